@@ -1,0 +1,116 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Finding is something that should be true of the books and is not.
+type Finding struct {
+	Invariant string
+	Subject   string // the wallet, grant, top-up or customer
+	Detail    string
+}
+
+func (f Finding) String() string { return f.Invariant + ": " + f.Subject + ": " + f.Detail }
+
+// invariants are what is always true, each as a query for what breaks it: subject and detail.
+var invariants = []struct{ name, query string }{
+	{"a wallet's total is the sum of its entries, and its seq their number", `
+		select w.id, format('total %s, entries sum to %s; seq %s, entries %s', w.total, coalesce(e.sum, 0), w.seq, coalesce(e.n, 0))
+		from wallets w left join (select bucket, wallet_id, sum(amount) as sum, sum(held) as held, count(*) as n, max(seq) as last
+			from entries group by bucket, wallet_id) e on e.bucket = w.bucket and e.wallet_id = w.id
+		where w.total <> coalesce(e.sum, 0) or w.held <> coalesce(e.held, 0) or w.seq <> coalesce(e.n, 0) or w.seq <> coalesce(e.last, 0)`},
+	{"balance_after follows from the entry before, and time does not go back", `
+		select id, format('seq %s: %s after %s with %s', seq, balance_after, before, amount) from (
+			select id, seq, amount, held, balance_after, held_after, created_at,
+				coalesce(lag(balance_after) over w, 0) as before, coalesce(lag(held_after) over w, 0) as held_before,
+				coalesce(lag(created_at) over w, '-infinity') as at_before, coalesce(lag(seq) over w, 0) as seq_before
+			from entries window w as (partition by bucket, wallet_id order by seq)) e
+		where balance_after <> before + amount or held_after <> held_before + held or created_at < at_before or seq <> seq_before + 1`},
+	{"an entry's parts sum to its amount", `
+		select id, format('amount %s, parts %s', amount, parts) from entries
+		where amount <> coalesce((select sum(split_part(p, ':', 2)::bigint) from string_to_table(nullif(parts, ''), ',') p), 0)`},
+	{"a grant has left what its entries' parts say", `
+		select g.id, format('remaining %s, parts sum to %s', case when g.in_force then g.remaining end, coalesce(p.sum, 0))
+		from grants g left join (select e.bucket, split_part(p, ':', 1) as id, sum(split_part(p, ':', 2)::bigint) as sum
+			from entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p group by 1, 2) p on p.bucket = g.bucket and p.id = g.id
+		where case when g.in_force then g.remaining else 0 end <> coalesce(p.sum, 0)`},
+	{"every part is of a grant of the entry's wallet, or is debt", `
+		select e.id, p from entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p
+		left join grants g on g.bucket = e.bucket and g.id = split_part(p, ':', 1) and g.wallet_id = e.wallet_id
+		where g.id is null and split_part(p, ':', 1) not in ('', 'stripe')`},
+	{"a wallet's total is what its grants have left less its debt", `
+		select w.id, format('total %s, grants %s, debt %s', w.total, coalesce(sum(g.remaining), 0), w.debt)
+		from wallets w left join grants g on g.bucket = w.bucket and g.wallet_id = w.id and g.in_force
+		group by w.bucket, w.id having w.total <> coalesce(sum(g.remaining), 0) - w.debt or w.held <> coalesce(sum(g.held), 0)`},
+	{"a wallet's pending is its grants that wait for a payment", `
+		select w.id, format('pending %s, grants %s', w.pending, coalesce(sum(g.amount), 0))
+		from wallets w left join grants g on g.bucket = w.bucket and g.wallet_id = w.id and g.status = 'pending'
+		group by w.bucket, w.id having w.pending <> coalesce(sum(g.amount), 0)`},
+	{"a grant that can be spent is live, and no other", `
+		select id, format('%s, in force %s, remaining %s, live %s', status, in_force, remaining, live) from grants
+		where live <> (in_force and status = 'confirmed' and remaining > 0)`},
+	{"a top-up has its grant: confirmed when it was paid, pending while it may be, voided when not", `
+		select t.id, format('%s with grant %s', t.status, g.status)
+		from topups t left join grants g on g.bucket = t.bucket and g.id = t.grant_id and g.source_id = t.id
+		where g.id is null or case t.status when 'succeeded' then g.status in ('pending', 'voided') and not g.in_force
+			when 'failed' then g.status <> 'voided' when 'canceled' then g.status <> 'voided' else g.status <> 'pending' end`},
+	{"at most one top-up of a wallet is in flight", `
+		select wallet_id, format('%s in flight', count(*)) from topups where status in ('pending', 'processing', 'action_required')
+		group by bucket, wallet_id having count(*) > 1`},
+	{"what auto top-up charged and may charge stays within the cap in force", `
+		select id, format('used %s of %s', cap_used, cap_amount) from topups where trigger = 'auto' and cap_used > cap_amount`},
+	{"a mirror's credit is the sum of the transactions known at Stripe", `
+		select m.customer_id, format('credit %s, transactions %s', m.credit, coalesce(sum(b.amount), 0))
+		from mirrors m left join balance_transactions b on b.bucket = m.bucket and b.customer_id = m.customer_id
+		group by m.bucket, m.customer_id having m.credit <> -coalesce(sum(b.amount), 0)`},
+	{"every flush that is done has its transaction, of its amount", `
+		select f.id, format('%s for %s, transaction of %s', f.status, f.amount, b.amount)
+		from flushes f full join (select * from balance_transactions where flush_id is not null) b
+			on b.bucket = f.bucket and b.flush_id = f.id
+		where (f.status = 'done' or b.id is not null) and (f.id is null or b.id is null or b.amount <> f.amount or f.status <> 'done')`},
+	{"no transaction is booked twice as credit", `
+		select refers_to, format('%s entries', count(*)) from entries where type = 'stripe_balance'
+		group by bucket, refers_to having count(*) > 1`},
+}
+
+// Check looks at every invariant over the whole database and answers what breaks one. It reads one
+// snapshot, so it may run beside a working service; its cost grows with the entries.
+func (l *Ledger) Check(ctx context.Context) ([]Finding, error) {
+	var findings []Finding
+	err := l.inTx(ctx, func(t *tx) error {
+		findings = nil
+		if err := t.exec(`set transaction isolation level repeatable read, read only`); err != nil {
+			return err
+		}
+		for _, inv := range invariants {
+			var rows []struct {
+				Subject string `db:"subject"`
+				Detail  string `db:"detail"`
+			}
+			query := `select subject, coalesce(detail, '') as detail from (` + inv.query + ` limit 100) broken(subject, detail)`
+			if err := t.SelectContext(ctx, &rows, query); err != nil {
+				return fmt.Errorf("check %q: %w", inv.name, err)
+			}
+			for _, r := range rows {
+				findings = append(findings, Finding{inv.name, r.Subject, r.Detail})
+			}
+		}
+		return nil
+	})
+	return findings, err
+}
+
+// Describe writes findings a line each.
+func Describe(findings []Finding) string {
+	lines := make([]string, len(findings))
+	for i, f := range findings {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Invariants is how many things Check looks at.
+func Invariants() int { return len(invariants) }

@@ -1,0 +1,289 @@
+// Package ledger keeps prepaid credit: who has it, where it came from, and every movement of it.
+//
+// The words, as everywhere in this project:
+//
+//   - An asset is what a wallet counts: a currency, or tokens, minutes, messages with a price of their own.
+//   - A customer has wallets, one for each asset and scope.
+//   - A grant (a tranche) is credit with its own terms: kind, priority, when it begins and expires, what paid for it.
+//   - A debit takes credit from grants in burn order. Its parts say which grants paid.
+//   - An entry is one movement of a wallet; entries are never changed, and a wallet's balance is their sum.
+//   - A top-up buys credit: its grant is pending until the payment has succeeded.
+//   - The mirror is the customer's balance in Stripe, kept equal to the credit that may pay invoices.
+//   - A flush is the balance transaction that brings the mirror up to date.
+//
+// What is always true is stated in SQL by Check. Amounts are int64 in the asset's smallest step, charges in
+// Stripe's smallest unit of the currency. Every method that writes opens one transaction of its own, and
+// its error, unless it is a *Refusal, says that nothing can be said: the same call with the same
+// idempotency key tells.
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+// Options are what a Ledger may be told; only URL is needed.
+type Options struct {
+	URL          string           // postgres://…
+	DefaultAsset string           // of the wallet that each customer has from the start; "" is usd
+	Lanes        int              // writers that gather debits into one commit; 0 is 2, right for two cores
+	Connections  int              // most connections beside the lanes' own; 0 is 16
+	Now          func() time.Time // nil is time.Now
+	Logger       *slog.Logger     // nil discards
+}
+
+// Ledger is the credit ledger on one PostgreSQL database. It is safe for concurrent use, and several may
+// work on one database.
+type Ledger struct {
+	db           *sqlx.DB
+	clock        func() time.Time
+	log          *slog.Logger
+	defaultAsset string
+	ids          idSource
+	assets       sync.Map // code → Asset, for what never changes: its scale
+	links        sync.Map // cus_… → Ref
+	recent       recentKeys
+	lanes        []*lane
+	dirty        dirtySet
+	topupsDue    chan struct{}
+}
+
+// Ref names a customer and the bucket that the customer's rows are in.
+type Ref struct {
+	Bucket int16  `db:"bucket"`
+	ID     string `db:"id"`
+}
+
+// Open connects to the database, whose schema must be up to date, and starts the lanes.
+func Open(ctx context.Context, o Options) (*Ledger, error) {
+	db, err := Connect(ctx, o.URL)
+	if err != nil {
+		return nil, err
+	}
+	l := &Ledger{
+		db: db, clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset,
+		topupsDue: make(chan struct{}, 1),
+	}
+	if l.clock == nil {
+		l.clock = time.Now
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	if l.defaultAsset == "" {
+		l.defaultAsset = "usd"
+	}
+	lanes, connections := o.Lanes, o.Connections
+	if lanes == 0 {
+		lanes = 2
+	}
+	if connections == 0 {
+		connections = 16
+	}
+	db.SetMaxOpenConns(connections + lanes)
+	db.SetMaxIdleConns(connections + lanes)
+	for range lanes {
+		l.lanes = append(l.lanes, newLane(l))
+	}
+	return l, nil
+}
+
+// Close waits for the debits that were accepted, then lets go of the database.
+func (l *Ledger) Close() error {
+	for _, lane := range l.lanes {
+		lane.close()
+	}
+	return l.db.Close()
+}
+
+// Ready reports whether the database answers.
+func (l *Ledger) Ready(ctx context.Context) error { return l.db.PingContext(ctx) }
+
+// DB is the database itself, for reports and tools that only read.
+func (l *Ledger) DB() *sqlx.DB { return l.db }
+
+// Now is the ledger's clock, in UTC and no finer than the database keeps.
+func (l *Ledger) Now() time.Time { return l.clock().UTC().Truncate(time.Microsecond) }
+
+// networkDeadline bounds one read or write on a database connection: lib/pq does not notice a network that
+// swallows packets, whatever the context says. It is longer than any statement here takes.
+const networkDeadline = 60 * time.Second
+
+// Connect opens a pool on the database at url whose connections notice a dead network.
+func Connect(ctx context.Context, url string) (*sqlx.DB, error) {
+	connector, err := pq.NewConnector(url)
+	if err != nil {
+		return nil, fmt.Errorf("database url: %w", err)
+	}
+	connector.Dialer(deadlineDialer{})
+	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	if err := db.PingContext(ctx); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	return db, nil
+}
+
+type deadlineDialer struct{}
+
+func (deadlineDialer) Dial(network, address string) (net.Conn, error) {
+	return deadlineDialer{}.DialTimeout(network, address, 10*time.Second)
+}
+
+func (deadlineDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	conn, err := net.DialTimeout(network, address, timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &deadlineConn{Conn: conn}, nil
+}
+
+// deadlineConn gives every read and write its deadline, renewing it only when a good part has passed so
+// that the hot path does not pay for it.
+type deadlineConn struct {
+	net.Conn
+	read, write time.Time
+}
+
+func (c *deadlineConn) Read(b []byte) (int, error) {
+	if now := time.Now(); c.read.Sub(now) < networkDeadline/2 {
+		c.read = now.Add(networkDeadline)
+		if err := c.SetReadDeadline(c.read); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *deadlineConn) Write(b []byte) (int, error) {
+	if now := time.Now(); c.write.Sub(now) < networkDeadline/2 {
+		c.write = now.Add(networkDeadline)
+		if err := c.SetWriteDeadline(c.write); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(b)
+}
+
+// querier runs statements in a transaction: a *sqlx.Tx, or the connection of a lane that has begun one.
+type querier interface {
+	GetContext(ctx context.Context, dest any, query string, args ...any) error
+	SelectContext(ctx context.Context, dest any, query string, args ...any) error
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// tx is one transaction with one moment, and what is to be told once it has been committed.
+type tx struct {
+	querier
+	l     *Ledger
+	ctx   context.Context
+	now   time.Time
+	dirty []Ref
+	wake  bool // a top-up waits for a worker
+}
+
+// transactionTries bounds how often a transaction that lost to another is run.
+const transactionTries = 3
+
+// inTx runs f in one transaction, again when the database says that it lost to another, and tells what
+// changed after the commit.
+func (l *Ledger) inTx(ctx context.Context, f func(*tx) error) error {
+	var err error
+	for try := range transactionTries {
+		if err = l.oneTx(ctx, f); err == nil || !passing(err) {
+			return err
+		}
+		l.log.Debug("transaction runs again", "try", try+1, "error", err)
+	}
+	return err
+}
+
+func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) error {
+	raw, err := l.db.BeginTxx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = raw.Rollback() }() // does nothing after a commit
+	t := &tx{querier: raw, l: l, ctx: ctx, now: l.Now()}
+	if err := f(t); err != nil {
+		return err
+	}
+	if err := raw.Commit(); err != nil {
+		return err
+	}
+	t.tell()
+	return nil
+}
+
+// tell passes on what a committed transaction changed.
+func (t *tx) tell() {
+	t.l.dirty.add(t.dirty...)
+	if t.wake {
+		t.l.wakeTopups()
+	}
+}
+
+// get reads one row; found is false when there is none.
+func (t *tx) get(dest any, query string, args ...any) (found bool, err error) {
+	err = t.GetContext(t.ctx, dest, query, args...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (t *tx) exec(query string, args ...any) error {
+	_, err := t.ExecContext(t.ctx, query, args...)
+	return err
+}
+
+// TopupsDue is told, without a count, when a top-up was intended: a worker need not wait for its next look.
+func (l *Ledger) TopupsDue() <-chan struct{} { return l.topupsDue }
+
+func (l *Ledger) wakeTopups() {
+	select {
+	case l.topupsDue <- struct{}{}:
+	default:
+	}
+}
+
+// dirtySet remembers customers whose mirrored credit may have changed, each once.
+type dirtySet struct {
+	mu   sync.Mutex
+	refs map[Ref]struct{}
+}
+
+func (d *dirtySet) add(refs ...Ref) {
+	if len(refs) == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refs == nil {
+		d.refs = make(map[Ref]struct{})
+	}
+	for _, r := range refs {
+		d.refs[r] = struct{}{}
+	}
+}
+
+func (d *dirtySet) take() []Ref {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	refs := make([]Ref, 0, len(d.refs))
+	for r := range d.refs {
+		refs = append(refs, r)
+	}
+	clear(d.refs)
+	return refs
+}

@@ -1,0 +1,530 @@
+package ledger
+
+import (
+	"context"
+	"math/big"
+	"slices"
+	"time"
+)
+
+// Rule is the auto top-up rule of a wallet. Amounts are steps of the wallet's asset.
+type Rule struct {
+	Bucket             int16      `db:"bucket"`
+	Wallet             string     `db:"wallet_id"`
+	Enabled            bool       `db:"enabled"`
+	Threshold          *int64     `db:"threshold"`
+	ThresholdPercent   *int16     `db:"threshold_percent"`
+	FullAmount         int64      `db:"full_amount"`
+	Amount             *int64     `db:"amount"`
+	Target             *int64     `db:"target"`
+	CapAmount          *int64     `db:"cap_amount"`
+	CapCurrency        *string    `db:"cap_currency"`
+	CapInterval        *string    `db:"cap_interval"`
+	Mode               string     `db:"mode"`
+	Settlement         string     `db:"settlement"`
+	PaymentMethod      *string    `db:"payment_method"`
+	GrantKind          string     `db:"grant_kind"`
+	GrantPriority      int16      `db:"grant_priority"`
+	GrantExpiresInDays *int32     `db:"grant_expires_in_days"`
+	PauseReason        *string    `db:"pause_reason"`
+	PauseSince         *time.Time `db:"pause_since"`
+	PauseUntil         *time.Time `db:"pause_until"`
+	PauseMethod        *string    `db:"pause_method"`
+	PauseTopup         *string    `db:"pause_topup"`
+	UpdatedAt          time.Time  `db:"updated_at"`
+}
+
+const ruleColumns = `bucket, wallet_id, enabled, threshold, threshold_percent, full_amount, amount, target, cap_amount, cap_currency,
+	cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
+	pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at`
+
+// Why a rule is paused.
+const (
+	PausePaymentFailed   = "payment_failed"
+	PauseActionRequired  = "action_required"
+	PauseNoPaymentMethod = "no_payment_method"
+	PauseSpendCap        = "spend_cap"
+	PauseManual          = "manual"
+)
+
+// RuleInput sets a rule.
+type RuleInput struct {
+	Enabled            bool
+	Threshold          *Decimal
+	ThresholdPercent   *int16
+	Amount, Target     *Decimal
+	Cap                *Money
+	CapInterval        string
+	Mode               string // "" is charge
+	Settlement         string // "" is on_payment
+	PaymentMethod      string // "" is the customer's default when the charge is made
+	GrantKind          string // "" is purchased
+	GrantPriority      int16
+	GrantExpiresInDays *int32
+	MinimumCharge      func(currency string) int64 // Stripe's, in minor units; 0 is not known
+}
+
+// rule turns what was asked for into a rule of the wallet, or refuses it.
+func (in RuleInput) rule(w *Wallet, asset Asset) (Rule, error) {
+	r := Rule{Bucket: w.Bucket, Wallet: w.ID, Enabled: in.Enabled, ThresholdPercent: in.ThresholdPercent, Mode: in.Mode,
+		Settlement: in.Settlement, PaymentMethod: ref(in.PaymentMethod), GrantKind: in.GrantKind, GrantPriority: in.GrantPriority,
+		GrantExpiresInDays: in.GrantExpiresInDays}
+	defaultTo(&r.Mode, "charge")
+	defaultTo(&r.Settlement, "on_payment")
+	defaultTo(&r.GrantKind, "purchased")
+	p, priced := asset.price()
+	switch {
+	case !priced:
+		return Rule{}, refuse(CodeInvalid, "auto_topup", "%s has no price, so it can't be bought: set one with PUT /v1/assets/%s", asset.Code, asset.Code)
+	case r.Mode != "charge":
+		return Rule{}, refuse(CodeInvalid, "mode", "mode must be charge")
+	case r.Settlement != "on_payment":
+		return Rule{}, refuse(CodeInvalid, "settlement", "settlement must be on_payment")
+	case !slices.Contains(grantKinds, r.GrantKind):
+		return Rule{}, refuse(CodeInvalid, "grant.kind", "grant.kind is purchased, promotional, plan or adjustment")
+	case r.GrantPriority < 0 || r.GrantPriority > 100:
+		return Rule{}, refuse(CodeInvalid, "grant.priority", "grant.priority is 0 to 100")
+	case in.GrantExpiresInDays != nil && (*in.GrantExpiresInDays < 1 || *in.GrantExpiresInDays > 36500):
+		return Rule{}, refuse(CodeInvalid, "grant.expires_in_days", "grant.expires_in_days is 1 to 36500, or null for never")
+	case in.Threshold == nil && in.ThresholdPercent == nil:
+		return Rule{}, refuse(CodeMissing, "threshold", "threshold or threshold_percent is missing")
+	case in.Threshold != nil && in.ThresholdPercent != nil:
+		return Rule{}, refuse(CodeInvalid, "threshold_percent", "give threshold or threshold_percent, not both")
+	case in.ThresholdPercent != nil && (*in.ThresholdPercent < 1 || *in.ThresholdPercent > 99):
+		return Rule{}, refuse(CodeInvalid, "threshold_percent", "threshold_percent is 1 to 99")
+	case in.Amount == nil && in.Target == nil:
+		return Rule{}, refuse(CodeMissing, "amount", "amount or target is missing")
+	case in.Amount != nil && in.Target != nil:
+		return Rule{}, refuse(CodeInvalid, "target", "give amount or target, not both")
+	}
+	for _, f := range []struct {
+		name string
+		in   *Decimal
+		out  **int64
+	}{{"threshold", in.Threshold, &r.Threshold}, {"amount", in.Amount, &r.Amount}, {"target", in.Target, &r.Target}} {
+		if f.in == nil {
+			continue
+		}
+		n, err := stepsOf(*f.in, w.Scale, f.name, w.Asset)
+		if err != nil {
+			return Rule{}, err
+		}
+		if n < 0 || n == 0 && f.name != "threshold" {
+			return Rule{}, refuse(CodeInvalid, f.name, "%s must be above zero", f.name)
+		}
+		*f.out = &n
+	}
+	return r, in.checkSize(&r, w, p)
+}
+
+func defaultTo(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+// checkSize refuses a rule that could never act: a target that is no refill, a charge below Stripe's
+// minimum, a cap below one top-up.
+func (in RuleInput) checkSize(r *Rule, w *Wallet, p price) error {
+	smallest := deref(r.Amount)
+	if r.Target != nil {
+		smallest = *r.Target - deref(r.Threshold)
+		if r.ThresholdPercent != nil {
+			smallest = *r.Target / 100 * int64(100-*r.ThresholdPercent)
+		}
+		if smallest <= 0 {
+			return refuse(CodeInvalid, "target", "target must be above threshold: the refill would end below where it starts")
+		}
+	}
+	charge, ok := p.charge(smallest, w.Scale)
+	if !ok {
+		return refuse(CodeInvalid, "amount", "the charge for that is too large")
+	}
+	if in.MinimumCharge != nil && r.Amount != nil && charge < in.MinimumCharge(p.currency) {
+		return refuse(CodeInvalid, "amount", "one top-up would charge %d, and Stripe charges no less than %d in %s's smallest unit", charge, in.MinimumCharge(p.currency), p.currency)
+	}
+	if in.Cap == nil {
+		return nil
+	}
+	switch {
+	case in.Cap.Currency != p.currency:
+		return refuse(CodeCurrency, "spend_cap.currency", "spend_cap is in %s and %s is bought in %s", in.Cap.Currency, w.Asset, p.currency)
+	case in.CapInterval != "day" && in.CapInterval != "week" && in.CapInterval != "month":
+		return refuse(CodeInvalid, "spend_cap.interval", "spend_cap.interval is day, week or month")
+	case in.Cap.Amount < charge:
+		return refuse(CodeInvalid, "spend_cap.amount", "spend_cap is below one top-up, which charges %d: the rule could never act", charge)
+	}
+	r.CapAmount, r.CapCurrency, r.CapInterval = &in.Cap.Amount, &in.Cap.Currency, &in.CapInterval
+	return nil
+}
+
+// below is the balance below which the rule acts, in steps.
+func (r *Rule) below() int64 {
+	if r.Threshold != nil {
+		return *r.Threshold
+	}
+	// available < full × percent / 100, in whole steps: below the ceiling of the right side.
+	n := new(big.Int).Mul(big.NewInt(r.FullAmount), big.NewInt(int64(deref(r.ThresholdPercent))))
+	n.Add(n, big.NewInt(99)).Div(n, big.NewInt(100))
+	return n.Int64()
+}
+
+// size is what one refill buys of a wallet that has have available or on its way, and what it charges.
+// A refill to a target buys whole minor units: what is paid is credited.
+func (r *Rule) size(have int64, scale int16, p price) (amount, charge int64, ok bool) {
+	if r.Amount != nil {
+		charge, ok = p.charge(*r.Amount, scale)
+		return *r.Amount, charge, ok
+	}
+	need, ok := add(*r.Target, -have)
+	if !ok || need <= 0 {
+		return 0, 0, false
+	}
+	if charge, ok = p.charge(need, scale); !ok {
+		return 0, 0, false
+	}
+	amount, ok = p.buys(charge, scale)
+	return max(amount, need), charge, ok
+}
+
+// period is the calendar period of a cap that holds now, in UTC; weeks begin on Monday.
+func period(interval string, now time.Time) (from, to time.Time) {
+	now = now.UTC()
+	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
+	switch interval {
+	case "day":
+		return day, day.AddDate(0, 0, 1)
+	case "week":
+		from = day.AddDate(0, 0, -(int(day.Weekday())+6)%7)
+		return from, from.AddDate(0, 0, 7)
+	default:
+		from = time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+		return from, from.AddDate(0, 1, 0)
+	}
+}
+
+// RuleView is a rule with what can be said of it now.
+type RuleView struct {
+	Rule
+	Scale    int16
+	State    string // disabled, armed, topping_up, paused
+	Spent    int64  // charged and in flight in the cap's period, minor units
+	Currency string
+	From, To time.Time // the period; of a month where there is no cap
+}
+
+// RuleOf answers a wallet's rule; found is false when it has none.
+func (l *Ledger) RuleOf(ctx context.Context, w *Wallet) (v RuleView, found bool, err error) {
+	found, err = l.getRow(ctx, &v.Rule, `select `+ruleColumns+` from topup_rules where bucket = $1 and wallet_id = $2`, w.Bucket, w.ID)
+	if err != nil || !found {
+		return RuleView{}, false, err
+	}
+	asset, err := l.Asset(ctx, w.Asset)
+	if err != nil {
+		return RuleView{}, false, err
+	}
+	v.Scale, v.Currency = w.Scale, asset.Currency
+	v.From, v.To = period(deref(v.CapInterval), l.Now())
+	if err := l.db.GetContext(ctx, &v.Spent, spentSQL, w.Bucket, w.ID, v.From); err != nil {
+		return RuleView{}, false, err
+	}
+	var inFlight bool
+	if err := l.db.GetContext(ctx, &inFlight, inFlightSQL, w.Bucket, w.ID); err != nil {
+		return RuleView{}, false, err
+	}
+	switch {
+	case !v.Enabled:
+		v.State = "disabled"
+	case v.PauseReason != nil:
+		v.State = "paused"
+	case inFlight:
+		v.State = "topping_up"
+	default:
+		v.State = "armed"
+	}
+	return v, true, nil
+}
+
+// spentSQL is what a wallet's auto top-ups have charged since a moment, with all that may still charge:
+// one in flight counts whenever it began, since its money may move in this period.
+const spentSQL = `select coalesce(sum(charge), 0)::bigint from topups where bucket = $1 and wallet_id = $2 and trigger = 'auto'
+	and (status in ('pending', 'processing', 'action_required') or status = 'succeeded' and (created_at >= $3 or settled_at >= $3))`
+
+const inFlightSQL = `select exists (select from topups where bucket = $1 and wallet_id = $2
+	and status in ('pending', 'processing', 'action_required'))`
+
+// PutRule sets a wallet's rule. A rule that finds the balance below its threshold acts at once. A pause
+// outlives it, but for one that it clears: another card after a failed payment, more cap after the cap.
+func (l *Ledger) PutRule(ctx context.Context, walletID string, in RuleInput) (Wallet, error) {
+	w, err := l.Wallet(ctx, walletID)
+	if err != nil {
+		return Wallet{}, err
+	}
+	_, asset, err := l.assetFor(ctx, w.Customer, w.Asset)
+	if err != nil {
+		return Wallet{}, err
+	}
+	rule, err := in.rule(&w, asset)
+	if err != nil {
+		return Wallet{}, err
+	}
+	err = l.inTx(ctx, func(t *tx) error {
+		locked, err := t.lockWallet(w.Bucket, w.ID)
+		if err != nil {
+			return err
+		}
+		old, found, err := t.rule(locked)
+		if err != nil {
+			return err
+		}
+		if found {
+			rule.keepPause(old)
+		}
+		if err := t.saveRule(rule); err != nil {
+			return err
+		}
+		if rule.ThresholdPercent != nil {
+			if err := t.lastFull(locked); err != nil {
+				return err
+			}
+		}
+		if err := t.rearm(locked); err != nil {
+			return err
+		}
+		w = *locked
+		return nil
+	})
+	return w, err
+}
+
+// keepPause carries over a pause that the new rule does not clear.
+func (r *Rule) keepPause(old Rule) {
+	switch deref(old.PauseReason) {
+	case PauseSpendCap:
+		return // looked at again right away
+	case PausePaymentFailed, PauseNoPaymentMethod, PauseActionRequired:
+		if r.PaymentMethod != nil && deref(r.PaymentMethod) != deref(old.PauseMethod) {
+			return
+		}
+	}
+	r.PauseReason, r.PauseSince, r.PauseUntil = old.PauseReason, old.PauseSince, old.PauseUntil
+	r.PauseMethod, r.PauseTopup = old.PauseMethod, old.PauseTopup
+}
+
+func (t *tx) rule(w *Wallet) (r Rule, found bool, err error) {
+	found, err = t.get(&r, `select `+ruleColumns+` from topup_rules where bucket = $1 and wallet_id = $2`, w.Bucket, w.ID)
+	return r, found, err
+}
+
+func (t *tx) saveRule(r Rule) error {
+	return t.exec(`insert into topup_rules (bucket, wallet_id, enabled, threshold, threshold_percent, full_amount, amount, target,
+			cap_amount, cap_currency, cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
+			pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+		on conflict (bucket, wallet_id) do update set enabled = excluded.enabled, threshold = excluded.threshold,
+			threshold_percent = excluded.threshold_percent, full_amount = excluded.full_amount, amount = excluded.amount,
+			target = excluded.target, cap_amount = excluded.cap_amount, cap_currency = excluded.cap_currency,
+			cap_interval = excluded.cap_interval, mode = excluded.mode, settlement = excluded.settlement,
+			payment_method = excluded.payment_method, grant_kind = excluded.grant_kind, grant_priority = excluded.grant_priority,
+			grant_expires_in_days = excluded.grant_expires_in_days, pause_reason = excluded.pause_reason,
+			pause_since = excluded.pause_since, pause_until = excluded.pause_until, pause_method = excluded.pause_method,
+			pause_topup = excluded.pause_topup, updated_at = excluded.updated_at`,
+		r.Bucket, r.Wallet, r.Enabled, r.Threshold, r.ThresholdPercent, r.FullAmount, r.Amount, r.Target,
+		r.CapAmount, r.CapCurrency, r.CapInterval, r.Mode, r.Settlement, r.PaymentMethod, r.GrantKind, r.GrantPriority, r.GrantExpiresInDays,
+		r.PauseReason, r.PauseSince, r.PauseUntil, r.PauseMethod, r.PauseTopup, t.now)
+}
+
+// pause stops a rule with its reason. A pause by hand stays one.
+func (t *tx) pause(w *Wallet, r *Rule, reason string, until *time.Time, method, topup string) error {
+	if deref(r.PauseReason) == PauseManual {
+		return nil
+	}
+	r.PauseReason, r.PauseSince, r.PauseUntil = &reason, &t.now, until
+	r.PauseMethod, r.PauseTopup = ref(method), ref(topup)
+	return t.saveRule(*r)
+}
+
+func (t *tx) unpause(r *Rule) error {
+	r.PauseReason, r.PauseSince, r.PauseUntil, r.PauseMethod, r.PauseTopup = nil, nil, nil, nil, nil
+	return t.saveRule(*r)
+}
+
+// PauseRule pauses a wallet's rule by hand.
+func (l *Ledger) PauseRule(ctx context.Context, walletID string) (Wallet, error) {
+	return l.changeRule(ctx, walletID, func(t *tx, w *Wallet, r *Rule) error {
+		r.PauseReason = nil
+		return t.pause(w, r, PauseManual, nil, "", "")
+	})
+}
+
+// ResumeRule ends a rule's pause by hand, whatever its reason. A payment that waits for the customer's
+// authentication is canceled first, and the rule arms when Stripe has said so.
+func (l *Ledger) ResumeRule(ctx context.Context, walletID string) (Wallet, error) {
+	return l.changeRule(ctx, walletID, func(t *tx, w *Wallet, r *Rule) error {
+		if err := t.unpause(r); err != nil {
+			return err
+		}
+		return t.cancelWaiting(w)
+	})
+}
+
+func (l *Ledger) changeRule(ctx context.Context, walletID string, change func(*tx, *Wallet, *Rule) error) (Wallet, error) {
+	w, err := l.Wallet(ctx, walletID)
+	if err != nil {
+		return Wallet{}, err
+	}
+	err = l.inTx(ctx, func(t *tx) error {
+		locked, err := t.lockWallet(w.Bucket, w.ID)
+		if err != nil {
+			return err
+		}
+		r, found, err := t.rule(locked)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return refuse(CodeNotFound, "wallet", "wallet %s has no auto top-up rule; set one with PUT /v1/wallets/%s/auto_topup", w.ID, w.ID)
+		}
+		if err := change(t, locked, &r); err != nil {
+			return err
+		}
+		if err := t.rearm(locked); err != nil {
+			return err
+		}
+		w = *locked
+		return nil
+	})
+	return w, err
+}
+
+// CardChanged arms the rules of a customer again that wait for a card, when the customer's default payment
+// method at Stripe has become another one. The card that failed clears nothing.
+func (l *Ledger) CardChanged(ctx context.Context, customer Ref, method string) error {
+	if method == "" {
+		return nil
+	}
+	return l.inTx(ctx, func(t *tx) error {
+		var ids []string
+		if err := t.SelectContext(ctx, &ids, `select w.id from wallets w join topup_rules r on r.bucket = w.bucket and r.wallet_id = w.id
+			where w.bucket = $1 and w.customer_id = $2 and r.payment_method is null
+			and r.pause_reason in ('payment_failed', 'action_required', 'no_payment_method')
+			and r.pause_method is distinct from $3 order by w.id`, customer.Bucket, customer.ID, method); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			w, err := t.lockWallet(customer.Bucket, id)
+			if err != nil {
+				return err
+			}
+			r, _, err := t.rule(w)
+			if err != nil {
+				return err
+			}
+			if deref(r.PauseReason) == "" || deref(r.PauseMethod) == method {
+				continue
+			}
+			if err := t.unpause(&r); err != nil {
+				return err
+			}
+			if err := t.cancelWaiting(w); err != nil {
+				return err
+			}
+			if err := t.rearm(w); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// filled notes what is available right after credit came in force, which a threshold in percent is of,
+// and looks at the rule again.
+func (t *tx) filled(w *Wallet) error {
+	if err := t.exec(`update topup_rules set full_amount = $3 where bucket = $1 and wallet_id = $2 and threshold_percent is not null`,
+		w.Bucket, w.ID, max(w.Available(), 0)); err != nil {
+		return err
+	}
+	return t.rearm(w)
+}
+
+// lastFull finds out for a new rule what filled would have noted.
+func (t *tx) lastFull(w *Wallet) error {
+	return t.exec(`update topup_rules set full_amount = greatest(0, coalesce((
+			select balance_after - held_after from entries
+			where bucket = $1 and wallet_id = $2 and type in ('grant', 'stripe_balance') and amount > 0 order by seq desc limit 1), 0))
+		where bucket = $1 and wallet_id = $2`, w.Bucket, w.ID)
+}
+
+// rearm looks at a locked wallet's rule anew: it arms it, leaves it unarmed, or, where the balance is below
+// the threshold, intends a top-up or pauses the rule at its cap. It runs in the same commit as whatever
+// moved the balance, so no look is late and no two race.
+func (t *tx) rearm(w *Wallet) error {
+	below, err := t.refill(w)
+	if err != nil {
+		return err
+	}
+	if below == nil && w.RefillBelow == nil || below != nil && w.RefillBelow != nil && *below == *w.RefillBelow {
+		return nil
+	}
+	w.RefillBelow = below
+	return t.exec(`update wallets set refill_below = $3 where bucket = $1 and id = $2`, w.Bucket, w.ID, below)
+}
+
+// refill decides: below is the balance at which the wallet is to be looked at again, nil for not armed.
+func (t *tx) refill(w *Wallet) (below *int64, err error) {
+	r, found, err := t.rule(w)
+	if err != nil || !found || !r.Enabled || w.Status != "active" {
+		return nil, err
+	}
+	if deref(r.PauseReason) != "" && deref(r.PauseReason) != PauseSpendCap {
+		return nil, nil
+	}
+	var inFlight bool
+	if _, err := t.get(&inFlight, inFlightSQL, w.Bucket, w.ID); err != nil || inFlight {
+		return nil, err
+	}
+	asset, err := t.asset(w.Asset)
+	if err != nil {
+		return nil, err
+	}
+	p, priced := asset.price()
+	if !priced {
+		return nil, nil
+	}
+	if r.PauseReason != nil && !r.PauseUntil.After(t.now) { // a new period
+		if err := t.unpause(&r); err != nil {
+			return nil, err
+		}
+	}
+	have := w.Available() + w.Pending
+	limit := r.below()
+	amount, charge, ok := r.size(have, w.Scale, p)
+	if have >= limit || !ok {
+		return &limit, t.unpauseCap(&r)
+	}
+	from, to := period(deref(r.CapInterval), t.now)
+	var spent int64
+	if _, err := t.get(&spent, spentSQL, w.Bucket, w.ID, from); err != nil {
+		return nil, err
+	}
+	if r.CapAmount != nil && charge > *r.CapAmount-spent {
+		if deref(r.PauseReason) == PauseSpendCap {
+			return nil, nil
+		}
+		return nil, t.pause(w, &r, PauseSpendCap, &to, "", "")
+	}
+	if err := t.unpauseCap(&r); err != nil {
+		return nil, err
+	}
+	used := spent + charge
+	return nil, t.intend(w, Topup{Trigger: "auto", Mode: r.Mode, Amount: amount, Charge: charge, Currency: p.currency,
+		PaymentMethod: r.PaymentMethod, CapUsed: &used, CapAmount: r.CapAmount}, terms{r.GrantKind, r.GrantPriority, r.GrantExpiresInDays})
+}
+
+// unpauseCap ends a pause at the cap that no longer holds.
+func (t *tx) unpauseCap(r *Rule) error {
+	if deref(r.PauseReason) != PauseSpendCap {
+		return nil
+	}
+	return t.unpause(r)
+}

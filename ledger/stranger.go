@@ -1,0 +1,232 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// ImportDue has the balance transactions of a customer read: Stripe may hold some that are not known here.
+func (l *Ledger) ImportDue(ctx context.Context, ref Ref) error {
+	_, err := l.db.ExecContext(ctx, `update mirrors set import_due = true, run_at = least(run_at, $3) where bucket = $1 and customer_id = $2`,
+		ref.Bucket, ref.ID, l.Now())
+	l.dirty.add(ref)
+	return err
+}
+
+// Import books the balance transactions of a leased mirror's customer that are not known yet, given newest
+// first and down to the last one of the list that was read before. The first list of a customer who had
+// transactions before is booked as one opening balance. It returns how many strangers' it booked.
+func (l *Ledger) Import(ctx context.Context, m Mirror, list []StripeTransaction) (strangers int, err error) {
+	err = l.inTx(ctx, func(t *tx) error {
+		strangers = 0
+		if _, err := t.get(&m, `select `+mirrorColumns+` from mirrors where bucket = $1 and customer_id = $2 for update`, m.Bucket, m.Customer); err != nil {
+			return err
+		}
+		newest := ""
+		if len(list) > 0 {
+			newest = list[0].ID
+			if m.ListedTo == nil {
+				opening := list[0]
+				opening.Amount, opening.Type, opening.Reason, opening.Flush = opening.EndingBalance, "opening", "balance in Stripe before", ""
+				list = []StripeTransaction{opening}
+			}
+		}
+		for i := len(list) - 1; i >= 0; i-- {
+			booked, err := t.importOne(&m, list[i])
+			if err != nil {
+				return err
+			}
+			if booked {
+				strangers++
+			}
+		}
+		return t.exec(`update mirrors set listed_to = case when $3 <> '' then $3 else coalesce(listed_to, '') end, import_due = false, checked_at = $4
+			where bucket = $1 and customer_id = $2`, m.Bucket, m.Customer, newest, t.now)
+	})
+	return strangers, err
+}
+
+func (t *tx) importOne(m *Mirror, s StripeTransaction) (booked bool, err error) {
+	if s.Flush != "" {
+		return false, t.adopt(m, s)
+	}
+	fresh, err := t.know(m, s)
+	if err != nil || !fresh || s.Amount == 0 {
+		return false, err
+	}
+	w, p, err := t.mirroredWallet(m)
+	if err != nil {
+		return false, err
+	}
+	if s.Amount < 0 {
+		err = t.strangerGave(w, p, s)
+	} else {
+		err = t.strangerTook(w, p, s)
+	}
+	return true, err
+}
+
+// mirroredWallet locks the wallet that what strangers do to the balance in Stripe is booked on: the one of
+// the currency itself, else of the default asset where it is priced in it, else a new one.
+func (t *tx) mirroredWallet(m *Mirror) (*Wallet, price, error) {
+	asset, err := t.asset(m.Currency)
+	if err != nil {
+		return nil, price{}, err
+	}
+	byDefault, err := t.asset(t.l.defaultAsset)
+	if err != nil {
+		return nil, price{}, err
+	}
+	if byDefault.Currency == m.Currency && byDefault.Code != asset.Code {
+		var own bool
+		if _, err := t.get(&own, `select exists (select from wallets where bucket = $1 and customer_id = $2 and asset = $3)`,
+			m.Bucket, m.Customer, asset.Code); err != nil {
+			return nil, price{}, err
+		}
+		if !own {
+			asset = byDefault
+		}
+	}
+	p, _ := asset.price()
+	w, err := t.walletFor(m.Ref(), asset)
+	return w, p, err
+}
+
+func (t *tx) strangerGave(w *Wallet, p price, s StripeTransaction) error {
+	amount, ok := p.buys(-s.Amount, w.Scale)
+	if !ok {
+		return fmt.Errorf("balance transaction %s gives more than %s can count", s.ID, w.Asset)
+	}
+	if amount == 0 {
+		return nil // less than the asset's smallest step: the mirror levels it
+	}
+	g := Grant{Bucket: w.Bucket, ID: t.l.ids.newID("grt_", w.Bucket, t.now), Wallet: w.ID, Amount: amount, Kind: "adjustment",
+		Priority: DefaultPriority, Covers: "all", Status: "confirmed", EffectiveAt: t.now, Reason: s.Reason,
+		SourceType: "stripe_balance", SourceID: s.ID}
+	if err := t.insertGrant(g); err != nil {
+		return err
+	}
+	posting := newPosting(t.now)
+	posting.begin(t.l, w, &g, "stripe_balance")
+	if err := t.write(posting); err != nil {
+		return err
+	}
+	return t.filled(w)
+}
+
+// strangerTook books credit that Stripe has spent, on an invoice or by hand: from the grants that may pay
+// invoices, and beyond them as debt that Stripe shows too.
+func (t *tx) strangerTook(w *Wallet, p price, s StripeTransaction) error {
+	amount, ok := p.buys(s.Amount, w.Scale)
+	if !ok {
+		return fmt.Errorf("balance transaction %s takes more than %s can count", s.ID, w.Asset)
+	}
+	if amount == 0 {
+		return nil
+	}
+	posting := newPosting(t.now)
+	parts, short, err := t.take(posting, w, amount, `g.covers = 'all'`)
+	if err != nil {
+		return err
+	}
+	if short > 0 {
+		parts = append(parts, Part{Grant: stripeDebtPart, Amount: -short})
+	}
+	posting.enter(w, Entry{ID: t.l.ids.newID("ent_", w.Bucket, t.now), Type: "stripe_balance", Amount: -amount,
+		Parts: parts, Reason: s.Reason, RefersTo: s.ID})
+	if err := t.write(posting); err != nil {
+		return err
+	}
+	return t.rearm(w)
+}
+
+// take burns amount from a locked wallet's live grants that fit a condition.
+func (t *tx) take(p *posting, w *Wallet, amount int64, condition string) (parts Parts, short int64, err error) {
+	var grants []Grant
+	if err := t.SelectContext(t.ctx, &grants, `select `+grantColumns+grantsFrom+`
+		where g.bucket = $1 and g.wallet_id = $2 and g.live and `+condition+`
+		order by g.priority, g.expires_at, g.kind_rank, g.id`, w.Bucket, w.ID); err != nil {
+		return nil, 0, err
+	}
+	tranches := make([]tranche, len(grants))
+	for i, g := range grants {
+		tranches[i] = tranche{id: g.ID, free: g.Remaining - g.Held}
+	}
+	parts, short = burn(tranches, amount)
+	for i := range parts { // burn takes from the front: a part is of the grant at its place, or of a later one
+		for j := range grants {
+			if g := &grants[j]; g.ID == parts[i].Grant {
+				g.Remaining += parts[i].Amount
+				if g.Remaining == 0 {
+					g.Status = "exhausted"
+				}
+				p.set(g.state())
+			}
+		}
+	}
+	return parts, short, nil
+}
+
+// MirrorView is what the ledger can say of a customer's balance in Stripe.
+type MirrorView struct {
+	Mirror
+	Want int64 // what Stripe should show, minor units of credit
+	Open bool  // a flush is on its way, or its outcome is unknown
+}
+
+// MirrorOf answers a customer's mirror; found is false when the customer has none.
+func (l *Ledger) MirrorOf(ctx context.Context, ref Ref) (v MirrorView, found bool, err error) {
+	if _, err := l.Wallets(ctx, ref); err != nil {
+		return MirrorView{}, false, err
+	}
+	err = l.inTx(ctx, func(t *tx) error {
+		// One statement sees mirror and wallets of one moment; the flush is looked for in the same snapshot.
+		if err := t.exec(`set transaction isolation level repeatable read, read only`); err != nil {
+			return err
+		}
+		if found, err = t.get(&v.Mirror, `select `+mirrorColumns+` from mirrors where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil || !found {
+			return err
+		}
+		if v.Want, _, err = t.want(ref, v.Currency); err != nil {
+			return err
+		}
+		_, err = t.get(&v.Open, `select exists (select from flushes where bucket = $1 and customer_id = $2 and status = 'pending')`, ref.Bucket, ref.ID)
+		return err
+	})
+	return v, found, err
+}
+
+// Mirrors answers mirrors in the order of their customers, after the one named: for a look at all of them.
+func (l *Ledger) Mirrors(ctx context.Context, after Ref, limit int) ([]Mirror, error) {
+	var mirrors []Mirror
+	err := l.db.SelectContext(ctx, &mirrors, `select `+mirrorColumns+` from mirrors where (bucket, customer_id) > ($1, $2)
+		order by bucket, customer_id limit $3`, after.Bucket, after.ID, limit)
+	return mirrors, err
+}
+
+// KnownTransactions answers which of the ids are booked.
+func (l *Ledger) KnownTransactions(ctx context.Context, ref Ref, ids []string) (map[string]bool, error) {
+	var known []string
+	err := l.db.SelectContext(ctx, &known, `select id from balance_transactions where bucket = $1 and id = any($2)`, ref.Bucket, textArray(ids))
+	is := make(map[string]bool, len(known))
+	for _, id := range known {
+		is[id] = true
+	}
+	return is, err
+}
+
+// SetCredit corrects what Stripe is known to show, after its whole list was read and adds up to something
+// else: repair, from which the mirror goes on by its usual way.
+func (l *Ledger) SetCredit(ctx context.Context, ref Ref, credit int64) error {
+	_, err := l.db.ExecContext(ctx, `update mirrors set credit = $3 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID, credit)
+	l.dirty.add(ref)
+	return err
+}
+
+// Checked notes that a mirror was compared with Stripe.
+func (l *Ledger) Checked(ctx context.Context, ref Ref) (time.Time, error) {
+	now := l.Now()
+	_, err := l.db.ExecContext(ctx, `update mirrors set checked_at = $3 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID, now)
+	return now, err
+}

@@ -1,0 +1,214 @@
+package ledger
+
+import (
+	"context"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+// Wallet is one balance of one customer in one asset.
+type Wallet struct {
+	Bucket         int16      `db:"bucket"`
+	ID             string     `db:"id"`
+	Customer       string     `db:"customer_id"`
+	Asset          string     `db:"asset"`
+	Scale          int16      `db:"scale"`
+	Scope          string     `db:"scope"`
+	Status         string     `db:"status"`
+	Total          int64      `db:"total"`
+	Held           int64      `db:"held"`
+	Pending        int64      `db:"pending"`
+	Debt           int64      `db:"debt"`
+	StripeDebt     int64      `db:"stripe_debt"`
+	OverdraftLimit int64      `db:"overdraft_limit"`
+	Seq            int64      `db:"seq"`
+	EnteredAt      time.Time  `db:"entered_at"`
+	TurnsAt        *time.Time `db:"turns_at"`
+	RefillBelow    *int64     `db:"refill_below"`
+	CreatedAt      time.Time  `db:"created_at"`
+}
+
+const walletColumns = `bucket, id, customer_id, asset, scale, scope, status, total, held, pending, debt, stripe_debt,
+	overdraft_limit, seq, entered_at, turns_at, refill_below, created_at`
+
+// Available is what the next debit may spend, without the overdraft limit; below zero while there is debt.
+func (w *Wallet) Available() int64 { return w.Total - w.Held }
+
+// Balance is a wallet's balance at one moment, in steps. Total is Available + Held; Pending is in neither.
+type Balance struct {
+	Available, Held, Pending, Total int64
+}
+
+// Balance is the wallet's balance as it was read.
+func (w *Wallet) Balance() Balance {
+	return Balance{Available: w.Available(), Held: w.Held, Pending: w.Pending, Total: w.Total}
+}
+
+func (w *Wallet) ref() Ref { return Ref{w.Bucket, w.Customer} }
+
+// Spends reports whether usage may be paid from the wallet.
+func (w *Wallet) spends() bool { return w.Scope != "invoices" && w.Status != "closed" }
+
+// WalletInput makes a wallet.
+type WalletInput struct {
+	Customer  string
+	Asset     string
+	Scope     string // "" is all
+	Overdraft Decimal
+}
+
+// CreateWallet makes a wallet. One customer has at most one for each asset and scope.
+func (l *Ledger) CreateWallet(ctx context.Context, in WalletInput, once Once) (w Wallet, replayed bool, err error) {
+	c, err := l.Customer(ctx, in.Customer)
+	if err != nil {
+		return Wallet{}, false, err
+	}
+	asset, err := l.Asset(ctx, in.Asset)
+	if err != nil {
+		return Wallet{}, false, err
+	}
+	if in.Scope == "" {
+		in.Scope = "all"
+	}
+	if in.Scope != "all" && in.Scope != "usage" && in.Scope != "invoices" {
+		return Wallet{}, false, refuse(CodeInvalid, "scope", "scope is all, usage or invoices")
+	}
+	overdraft, err := stepsOf(in.Overdraft, asset.Scale, "overdraft_limit", asset.Code)
+	if err != nil {
+		return Wallet{}, false, err
+	}
+	if overdraft < 0 {
+		return Wallet{}, false, refuse(CodeInvalid, "overdraft_limit", "overdraft_limit can't be below zero")
+	}
+	once.Bucket = c.Bucket
+	err = l.inTx(ctx, func(t *tx) error {
+		if replayed, err = t.claim(once, in.Asset+" "+in.Scope); err != nil || replayed {
+			return err
+		}
+		err := t.insertWallet(c.Ref, asset, in.Scope, overdraft)
+		if violates(err, "wallets_one_per_scope") {
+			return refuse(CodeState, "asset", "customer %s has a wallet of %s with scope %s already", c.ID, asset.Code, in.Scope)
+		}
+		return err
+	})
+	if err != nil {
+		return Wallet{}, false, err
+	}
+	wallets, err := l.Wallets(ctx, c.Ref)
+	for _, w := range wallets {
+		if w.Asset == in.Asset && w.Scope == in.Scope {
+			return w, replayed, err
+		}
+	}
+	return Wallet{}, replayed, err
+}
+
+func (t *tx) insertWallet(ref Ref, asset Asset, scope string, overdraft int64) error {
+	return t.exec(`insert into wallets (bucket, id, customer_id, asset, scale, scope, overdraft_limit, entered_at, created_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $8)`,
+		ref.Bucket, t.l.ids.newID("wal_", ref.Bucket, t.now), ref.ID, asset.Code, asset.Scale, scope, overdraft, t.now)
+}
+
+// stepsOf is an amount in steps of an asset, or the refusal that names its field.
+func stepsOf(d Decimal, scale int16, param, asset string) (int64, error) {
+	n, ok := d.steps(scale)
+	if ok {
+		return n, nil
+	}
+	if d.Scale > int(scale) {
+		return 0, refuse(CodeInvalid, param, "%s has %d decimals; %s counts at most %d", param, d.Scale, asset, scale)
+	}
+	return 0, refuse(CodeInvalid, param, "%s is too large for %s", param, asset)
+}
+
+// Wallet finds a wallet by its id, with every grant that has begun or expired by now counted so.
+func (l *Ledger) Wallet(ctx context.Context, id string) (Wallet, error) {
+	bucket, ok := bucketOfID("wal_", id)
+	if !ok {
+		return Wallet{}, noWallet(id)
+	}
+	var w Wallet
+	found, err := l.getRow(ctx, &w, `select `+walletColumns+` from wallets where bucket = $1 and id = $2`, bucket, id)
+	if err != nil {
+		return Wallet{}, err
+	}
+	if !found {
+		return Wallet{}, noWallet(id)
+	}
+	return l.turned(ctx, w)
+}
+
+func noWallet(id string) error { return refuse(CodeNotFound, "wallet", "No such wallet: '%s'", id) }
+
+// Wallets lists a customer's wallets, the oldest first.
+func (l *Ledger) Wallets(ctx context.Context, ref Ref) ([]Wallet, error) {
+	return l.wallets(ctx, `select `+walletColumns+` from wallets where bucket = $1 and customer_id = $2 order by id`, ref.Bucket, ref.ID)
+}
+
+// WalletsOf lists the wallets of several customers, for a page of them.
+func (l *Ledger) WalletsOf(ctx context.Context, refs []Ref) (map[string][]Wallet, error) {
+	buckets, ids := make(pq.Int64Array, len(refs)), make(pq.StringArray, len(refs))
+	for i, r := range refs {
+		buckets[i], ids[i] = int64(r.Bucket), r.ID
+	}
+	all, err := l.wallets(ctx, `select `+walletColumns+` from wallets
+		where (bucket, customer_id) in (select * from unnest($1::smallint[], $2::text[])) order by id`, buckets, ids)
+	of := make(map[string][]Wallet, len(refs))
+	for _, w := range all {
+		of[w.Customer] = append(of[w.Customer], w)
+	}
+	return of, err
+}
+
+func (l *Ledger) wallets(ctx context.Context, query string, args ...any) ([]Wallet, error) {
+	var wallets []Wallet
+	if err := l.db.SelectContext(ctx, &wallets, query, args...); err != nil {
+		return nil, err
+	}
+	for i, w := range wallets {
+		w, err := l.turned(ctx, w)
+		if err != nil {
+			return nil, err
+		}
+		wallets[i] = w
+	}
+	return wallets, nil
+}
+
+// lockWallet takes the wallet's row lock and brings it up to now. Every change of credit starts with it.
+func (t *tx) lockWallet(bucket int16, id string) (*Wallet, error) {
+	var w Wallet
+	found, err := t.get(&w, `select `+walletColumns+` from wallets where bucket = $1 and id = $2 for update`, bucket, id)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, noWallet(id)
+	}
+	return &w, t.turn(&w)
+}
+
+// usageWallet picks the wallet that pays for usage of an asset, "" for the only one there is. The rule: of
+// the wallets that spend, the one with scope usage before the one with scope all.
+func usageWallet(wallets []*Wallet, customer, asset string) (*Wallet, error) {
+	var pick *Wallet
+	for _, w := range wallets {
+		if !w.spends() || asset != "" && w.Asset != asset {
+			continue
+		}
+		switch {
+		case pick == nil || pick.Asset == w.Asset && w.Scope == "usage":
+			pick = w
+		case pick.Asset != w.Asset:
+			return nil, refuse(CodeMissing, "asset", "customer %s has wallets of %s and %s: say which asset", customer, pick.Asset, w.Asset)
+		}
+	}
+	if pick == nil {
+		if asset == "" {
+			return nil, refuse(CodeNotFound, "asset", "customer %s has no wallet that usage may spend", customer)
+		}
+		return nil, refuse(CodeNotFound, "asset", "customer %s has no wallet of %s; make one with POST /v1/customers/%s/wallets", customer, asset, customer)
+	}
+	return pick, nil
+}
