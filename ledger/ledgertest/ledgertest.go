@@ -45,14 +45,14 @@ func Main(m *testing.M) {
 
 func start() {
 	server.once.Do(func() {
-		if server.dir, server.err = os.MkdirTemp("", "lockstep-test-"); server.err != nil {
+		if server.dir, server.err = folder(); server.err != nil {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
 		// Nothing here outlives the tests, so nothing needs to reach the disk.
 		server.pg, server.err = localpg.Start(ctx, localpg.Options{DataDir: server.dir, Fetch: true, Logger: slog.New(slog.DiscardHandler),
-			Settings: map[string]string{"fsync": "off", "full_page_writes": "off", "max_connections": "400", "shared_buffers": "64MB"}})
+			Settings: map[string]string{"fsync": "off", "full_page_writes": "off", "max_connections": "400", "shared_buffers": "32MB"}})
 		if server.err != nil {
 			return
 		}
@@ -66,6 +66,23 @@ func start() {
 		defer db.Close()
 		_, server.err = migrations.Up(ctx, db)
 	})
+}
+
+// folder makes the server's folder: in memory where the system has such a place, and open enough for the
+// unprivileged user that root's PostgreSQL runs as.
+func folder() (string, error) {
+	base := ""
+	if f, err := os.Stat("/dev/shm"); err == nil && f.IsDir() {
+		base = "/dev/shm"
+	}
+	dir, err := os.MkdirTemp(base, "lockstep-test-")
+	if err != nil && base != "" {
+		dir, err = os.MkdirTemp("", "lockstep-test-")
+	}
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
 }
 
 // URL makes a migrated database for the test and answers where it is. It is dropped when the test ends.
