@@ -1,0 +1,193 @@
+package stripeutil
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+)
+
+// PaymentIntent is one payment at Stripe, whatever became of it.
+type PaymentIntent struct {
+	ID, Customer string
+	// Status is Stripe's word: succeeded, processing, canceled, requires_payment_method (which is also where a
+	// declined payment ends), requires_action, requires_confirmation or requires_capture.
+	Status, Currency string
+	// PaymentMethod is empty after a decline: Stripe takes the method off the payment.
+	PaymentMethod string
+	// Invoice is set when the payment belongs to an invoice. API versions of 2025 and later no longer render it.
+	Invoice string
+	// ClientSecret lets the customer's browser finish the payment. Never log it.
+	ClientSecret string
+	LatestCharge string
+	// Amount was asked for, AmountReceived has arrived; both in minor units.
+	Amount, AmountReceived int64
+	Metadata               map[string]string
+	Failure                *Failure // of the last attempt, nil when that did not fail
+	Created                time.Time
+}
+
+// Failure says why a payment was refused.
+type Failure struct {
+	// Code is Stripe's (card_declined, expired_card, authentication_required, …), DeclineCode the issuer's reason.
+	Code, DeclineCode string
+	// Message is written for the customer.
+	Message string
+	// AdviceCode is confirm_card_data, do_not_try_again or try_again_later where the network gave advice.
+	AdviceCode string
+}
+
+// ChargeParams are the parameters of ChargeSavedCard. Resent with the same key they must be the same.
+type ChargeParams struct {
+	Customer, PaymentMethod string
+	Amount                  int64 // minor units, positive
+	Currency, Description   string
+	Metadata                map[string]string
+	IdempotencyKey          string
+}
+
+// ChargeSavedCard charges a card the customer saved, without the customer present. The payment comes back succeeded
+// or processing; a refusal by the bank, a demand for authentication included, is ErrDeclined with the Failure and the
+// PaymentIntent, and is final for this key.
+func (c *Client) ChargeSavedCard(ctx context.Context, p ChargeParams) (PaymentIntent, error) {
+	if err := checkID("customer", p.Customer); err != nil {
+		return PaymentIntent{}, err
+	}
+	if err := checkID("payment method", p.PaymentMethod); err != nil {
+		return PaymentIntent{}, err
+	}
+	if p.Amount <= 0 {
+		return PaymentIntent{}, refuse("a charge of %d is not positive", p.Amount)
+	}
+	raw, err := c.post(ctx, "/v1/payment_intents", p.IdempotencyKey, &stripe.PaymentIntentParams{
+		Customer:      &p.Customer,
+		PaymentMethod: &p.PaymentMethod,
+		// Without it Stripe allows every method the dashboard has on, among them ones that redirect, and then
+		// refuses to confirm without a return_url.
+		PaymentMethodTypes: []*string{stripe.String("card")},
+		Amount:             &p.Amount,
+		Currency:           &p.Currency,
+		Description:        optional(p.Description),
+		Metadata:           p.Metadata,
+		OffSession:         stripe.Bool(true),
+		Confirm:            stripe.Bool(true),
+	})
+	return read(raw, err, decodePaymentIntent)
+}
+
+// PaymentIntent reads a payment.
+func (c *Client) PaymentIntent(ctx context.Context, id string) (PaymentIntent, error) {
+	if err := checkID("payment", id); err != nil {
+		return PaymentIntent{}, err
+	}
+	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/payment_intents/%s", id), nil)
+	return read(raw, err, decodePaymentIntent)
+}
+
+// CancelPaymentIntent closes a payment that has not succeeded, so that nobody can finish it later. Stripe refuses
+// with ErrInvalid (code payment_intent_unexpected_state) when it already succeeded, is processing or was canceled.
+func (c *Client) CancelPaymentIntent(ctx context.Context, id, idempotencyKey string) (PaymentIntent, error) {
+	if err := checkID("payment", id); err != nil {
+		return PaymentIntent{}, err
+	}
+	raw, err := c.post(ctx, stripe.FormatURLPath("/v1/payment_intents/%s/cancel", id), idempotencyKey, nil)
+	return read(raw, err, decodePaymentIntent)
+}
+
+// FindPaymentIntent looks through the customer's payments made at since or later, newest first, for one that match
+// accepts. It finds the payment of a call whose answer was lost: match on the metadata that call carried. Allow
+// for clock skew in since. A zero since looks through all of them.
+func (c *Client) FindPaymentIntent(
+	ctx context.Context, customer string, since time.Time, match func(PaymentIntent) bool,
+) (PaymentIntent, bool, error) {
+	if err := checkID("customer", customer); err != nil {
+		return PaymentIntent{}, false, err
+	}
+	list := pager{client: c, path: "/v1/payment_intents", params: func(p stripe.ListParams) any {
+		return &stripe.PaymentIntentListParams{ListParams: p, Customer: &customer, CreatedRange: from(since)}
+	}}
+	for {
+		raw, ok, err := list.next(ctx)
+		if err != nil || !ok {
+			return PaymentIntent{}, false, err
+		}
+		pi, err := read(raw, nil, decodePaymentIntent)
+		if err != nil {
+			return PaymentIntent{}, false, err
+		}
+		if match(pi) {
+			return pi, true, nil
+		}
+	}
+}
+
+// from is the filter created[gte], or none for the zero time.
+func from(since time.Time) *stripe.RangeQueryParams {
+	if since.IsZero() {
+		return nil
+	}
+	return &stripe.RangeQueryParams{GreaterThanOrEqual: since.Unix()}
+}
+
+func decodePaymentIntent(raw json.RawMessage) (PaymentIntent, error) {
+	var wire struct {
+		ID             string            `json:"id"`
+		Customer       ref               `json:"customer"`
+		Status         string            `json:"status"`
+		Currency       string            `json:"currency"`
+		PaymentMethod  ref               `json:"payment_method"`
+		Invoice        ref               `json:"invoice"`
+		ClientSecret   string            `json:"client_secret"`
+		LatestCharge   ref               `json:"latest_charge"`
+		Amount         int64             `json:"amount"`
+		AmountReceived int64             `json:"amount_received"`
+		Metadata       map[string]string `json:"metadata"`
+		Created        int64             `json:"created"`
+		LastError      *struct {
+			Code        string `json:"code"`
+			DeclineCode string `json:"decline_code"`
+			Message     string `json:"message"`
+			AdviceCode  string `json:"advice_code"`
+		} `json:"last_payment_error"`
+	}
+	if err := decode(raw, "payment", &wire, &wire.ID); err != nil {
+		return PaymentIntent{}, err
+	}
+	pi := PaymentIntent{
+		ID: wire.ID, Customer: string(wire.Customer), Status: wire.Status, Currency: wire.Currency,
+		PaymentMethod: string(wire.PaymentMethod), Invoice: string(wire.Invoice), ClientSecret: wire.ClientSecret,
+		LatestCharge: string(wire.LatestCharge), Amount: wire.Amount, AmountReceived: wire.AmountReceived,
+		Metadata: wire.Metadata, Created: unixTime(wire.Created),
+	}
+	if f := wire.LastError; f != nil {
+		pi.Failure = &Failure{Code: f.Code, DeclineCode: f.DeclineCode, Message: f.Message, AdviceCode: f.AdviceCode}
+	}
+	return pi, nil
+}
+
+// HardDecline reports whether the same card will be refused again whatever the day: only a new card, or the customer
+// in person, helps. Everything else may pass days later.
+//
+// The first nine are those Stripe's own dunning never retries (docs.stripe.com/billing/revenue-recovery/smart-retries);
+// the rest say in docs.stripe.com/declines/codes that the card data or the card itself must change.
+func HardDecline(f Failure) bool {
+	return hardDeclines[f.DeclineCode] || hardDeclines[f.Code] || f.AdviceCode == "do_not_try_again"
+}
+
+var hardDeclines = map[string]bool{
+	"incorrect_number":                 true,
+	"lost_card":                        true,
+	"pickup_card":                      true,
+	"stolen_card":                      true,
+	"revocation_of_authorization":      true,
+	"revocation_of_all_authorizations": true,
+	"authentication_required":          true,
+	"highest_risk_level":               true,
+	"transaction_not_allowed":          true,
+
+	"expired_card":     true,
+	"incorrect_cvc":    true,
+	"fraudulent":       true,
+	"do_not_try_again": true,
+}
