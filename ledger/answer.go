@@ -161,3 +161,12 @@ func (l *Ledger) KeyUsed(once Once) {
 		l.recent.used(once.Key, once.Request)
 	}
 }
+
+// ReleaseKey lets go of a key whose call came to nothing after all.
+func (l *Ledger) ReleaseKey(ctx context.Context, once Once) error {
+	if once.Key == "" {
+		return nil
+	}
+	_, err := l.db.ExecContext(ctx, `delete from answers where bucket = $1 and key = $2 and body is null`, once.Bucket, once.Key)
+	return err
+}

@@ -114,3 +114,54 @@ func insufficient(w *Wallet, required int64) error {
 	r.Available, r.Required, r.Scale, r.Wallet = w.Available(), required, w.Scale, w.ID
 	return r
 }
+
+// CanSpend asks whether a debit of amount would be booked now, without booking it. It answers what is
+// available; the error is the refusal that the debit would get.
+func (l *Ledger) CanSpend(ctx context.Context, customer, asset string, amount Decimal) (available int64, scale int16, err error) {
+	if asset != "" {
+		if known, err := l.assetKnown(ctx, asset); err != nil {
+			return 0, 0, err
+		} else if !known {
+			return 0, 0, refuse(CodeAssetUnknown, "asset", "there is no asset %q", asset)
+		}
+	}
+	ref, err := l.Resolve(ctx, customer)
+	if err != nil {
+		return 0, 0, err
+	}
+	wallets, err := l.Wallets(ctx, ref)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(wallets) == 0 {
+		return 0, 0, noCustomer(customer)
+	}
+	pointers := make([]*Wallet, len(wallets))
+	for i := range wallets {
+		pointers[i] = &wallets[i]
+	}
+	w, err := usageWallet(pointers, ref.ID, asset)
+	if err != nil {
+		return 0, 0, err
+	}
+	need, err := stepsOf(amount, w.Scale, "amount", w.Asset)
+	if err == nil && w.Status != "active" {
+		err = frozen(w)
+	}
+	if err == nil {
+		err = w.affords(need)
+	}
+	return w.Available(), w.Scale, err
+}
+
+// affords refuses an amount that the wallet, its overdraft included, can't pay.
+func (w *Wallet) affords(amount int64) error {
+	if left, ok := add(w.Available(), -amount); !ok || left < -w.OverdraftLimit {
+		return insufficient(w, amount)
+	}
+	return nil
+}
+
+func frozen(w *Wallet) error {
+	return refuse(CodeFrozen, "customer", "wallet %s of customer %s is %s", w.ID, w.Customer, w.Status)
+}

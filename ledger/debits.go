@@ -192,7 +192,7 @@ func (b *debitBatch) place(calls []*debitCall) []*debitCall {
 		}
 		w, err := usageWallet(wallets, c.ref.ID, c.in.Asset)
 		if err == nil && w.Status != "active" {
-			err = refuse(CodeFrozen, "customer", "wallet %s of customer %s is frozen", w.ID, c.ref.ID)
+			err = frozen(w)
 		}
 		if err == nil {
 			c.amount, err = stepsOf(c.in.Amount, w.Scale, "amount", w.Asset)
@@ -284,8 +284,7 @@ func (b *debitBatch) decide(p *posting, c *debitCall) {
 		}
 		return
 	}
-	if left, ok := add(w.Available(), -c.amount); !ok || left < -w.OverdraftLimit {
-		c.result.Err = insufficient(w, c.amount)
+	if c.result.Err = w.affords(c.amount); c.result.Err != nil {
 		return
 	}
 	parts, short := burn(b.grants[w].tranches, c.amount)

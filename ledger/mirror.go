@@ -139,6 +139,61 @@ select w.id, w.asset, w.scale, w.seq, w.mirrored_seq, case when w.scope = 'usage
 		where g.bucket = w.bucket and g.wallet_id = w.id and g.live and g.covers = 'all'), 0)::bigint - w.stripe_debt end as steps
 from wallets w where w.bucket = $1 and w.customer_id = $2 order by w.id`
 
+// OutOfStep answers which of the customers there is something to do for: Stripe should show something else
+// than it is known to, a flush is open, or an import due. Most of the dirty ones are in step to the cent,
+// and one statement tells of all of them.
+func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref) ([]Ref, error) {
+	buckets, ids := make(pq.Int64Array, len(refs)), make(textArray, len(refs))
+	for i, r := range refs {
+		buckets[i], ids[i] = int64(r.Bucket), r.ID
+	}
+	var rows []struct {
+		Ref
+		Credit   int64  `db:"credit"`
+		Currency string `db:"currency"`
+		Due      bool   `db:"due"`
+		Asset    string `db:"asset"`
+		Scale    int16  `db:"scale"`
+		Steps    int64  `db:"steps"`
+	}
+	err := l.db.SelectContext(ctx, &rows, `
+		select m.bucket, m.customer_id as id, m.credit, m.currency, w.asset, w.scale,
+			m.import_due or exists (select from flushes f where f.bucket = m.bucket and f.customer_id = m.customer_id and f.status = 'pending')
+				or coalesce(w.turns_at <= $3, false) as due,
+			case when w.scope = 'usage' then 0 else coalesce((select sum(g.remaining - g.held) from grants g
+				where g.bucket = w.bucket and g.wallet_id = w.id and g.live and g.covers = 'all'), 0)::bigint - w.stripe_debt end as steps
+		from unnest($1::smallint[], $2::text[]) u(bucket, id)
+		join mirrors m on m.bucket = u.bucket and m.customer_id = u.id
+		join wallets w on w.bucket = u.bucket and w.customer_id = u.id`, buckets, ids, l.Now())
+	if err != nil {
+		return nil, err
+	}
+	behind := make(map[Ref]int64)
+	var out []Ref
+	for _, r := range rows {
+		if _, ok := behind[r.Ref]; !ok {
+			behind[r.Ref] = -r.Credit
+		}
+		asset, err := l.Asset(ctx, r.Asset)
+		if err != nil {
+			return nil, err
+		}
+		if p, priced := asset.price(); priced && p.currency == r.Currency {
+			worth, _ := p.worth(r.Steps, r.Scale)
+			behind[r.Ref] += worth
+		}
+		if r.Due && !slices.Contains(out, r.Ref) {
+			out = append(out, r.Ref)
+		}
+	}
+	for ref, diff := range behind {
+		if diff != 0 && !slices.Contains(out, ref) {
+			out = append(out, ref)
+		}
+	}
+	return out, nil
+}
+
 // want is what Stripe should show for the wallets, in minor units of credit.
 func (t *tx) want(ref Ref, currency string) (minor int64, wallets []shown, err error) {
 	if err := t.SelectContext(t.ctx, &wallets, shownSQL, ref.Bucket, ref.ID); err != nil {

@@ -528,3 +528,12 @@ func (t *tx) unpauseCap(r *Rule) error {
 	}
 	return t.unpause(r)
 }
+
+// WaitsForCard reports whether a rule of the customer is paused until there is another card.
+func (l *Ledger) WaitsForCard(ctx context.Context, customer Ref) (bool, error) {
+	var waits bool
+	err := l.db.GetContext(ctx, &waits, `select exists (select from wallets w join topup_rules r on r.bucket = w.bucket and r.wallet_id = w.id
+		where w.bucket = $1 and w.customer_id = $2 and r.payment_method is null
+		and r.pause_reason in ('payment_failed', 'action_required', 'no_payment_method'))`, customer.Bucket, customer.ID)
+	return waits, err
+}

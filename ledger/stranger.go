@@ -216,12 +216,22 @@ func (l *Ledger) KnownTransactions(ctx context.Context, ref Ref, ids []string) (
 	return is, err
 }
 
-// SetCredit corrects what Stripe is known to show, after its whole list was read and adds up to something
-// else: repair, from which the mirror goes on by its usual way.
-func (l *Ledger) SetCredit(ctx context.Context, ref Ref, credit int64) error {
-	_, err := l.db.ExecContext(ctx, `update mirrors set credit = $3 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID, credit)
-	l.dirty.add(ref)
-	return err
+// LevelMirror corrects what Stripe is known to show after its whole list was read and it still shows
+// something else, with a transaction of no one's that says so; from there the mirror goes on by its own way.
+func (l *Ledger) LevelMirror(ctx context.Context, ref Ref, credit int64) error {
+	return l.inTx(ctx, func(t *tx) error {
+		var m Mirror
+		found, err := t.get(&m, `select `+mirrorColumns+` from mirrors where bucket = $1 and customer_id = $2 for update`, ref.Bucket, ref.ID)
+		if err != nil || !found || m.Credit == credit {
+			return err
+		}
+		t.dirty = append(t.dirty, ref)
+		if err := t.exec(`update wallets set mirrored_seq = -1 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
+			return err
+		}
+		_, err = t.know(&m, StripeTransaction{ID: l.ids.newID("level_", ref.Bucket, t.now), Amount: m.Credit - credit, Type: "level", Created: t.now})
+		return err
+	})
 }
 
 // Checked notes that a mirror was compared with Stripe.
@@ -229,4 +239,17 @@ func (l *Ledger) Checked(ctx context.Context, ref Ref) (time.Time, error) {
 	now := l.Now()
 	_, err := l.db.ExecContext(ctx, `update mirrors set checked_at = $3 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID, now)
 	return now, err
+}
+
+// BalanceSeen hears from Stripe what a customer's balance is, in Stripe's sign. Unless it is what all known
+// transactions add up to, or will be once the flush on its way is known, the transactions are to be read.
+func (l *Ledger) BalanceSeen(ctx context.Context, ref Ref, balance int64) error {
+	var expected bool
+	found, err := l.getRow(ctx, &expected, `select m.credit = -$3::bigint or exists (
+			select from flushes f where f.bucket = $1 and f.customer_id = $2 and f.status = 'pending' and m.credit - f.amount = -$3::bigint)
+		from mirrors m where m.bucket = $1 and m.customer_id = $2`, ref.Bucket, ref.ID, balance)
+	if err != nil || !found || expected {
+		return err
+	}
+	return l.ImportDue(ctx, ref)
 }

@@ -156,14 +156,18 @@ func (t *tx) intend(w *Wallet, top Topup, terms terms) error {
 		CostAmount: &top.Charge, CostCurrency: &top.Currency, SourceType: "topup", SourceID: top.ID}); err != nil {
 		return err
 	}
+	run := t.now
+	if top.Trigger == "manual" {
+		run = t.now.Add(Lease) // its caller charges it; a worker only when the caller has not
+	}
 	if err := t.exec(`insert into topups (bucket, id, wallet_id, customer_id, trigger, mode, status, amount, charge, currency,
 			payment_method, grant_id, expires_in_days, cap_used, cap_amount, run_at, created_at)
-		values ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)`,
+		values ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
 		w.Bucket, top.ID, w.ID, w.Customer, top.Trigger, top.Mode, top.Amount, top.Charge, top.Currency,
-		top.PaymentMethod, top.GrantID, terms.expiresInDays, top.CapUsed, top.CapAmount, t.now); err != nil {
+		top.PaymentMethod, top.GrantID, terms.expiresInDays, top.CapUsed, top.CapAmount, run, t.now); err != nil {
 		return err
 	}
-	t.wake = true
+	t.wake = t.wake || top.Trigger == "auto"
 	return t.addPending(w, top.Amount)
 }
 
@@ -233,14 +237,15 @@ func (l *Ledger) LeaseTopup(ctx context.Context, id string) (top Topup, found bo
 // FixCall writes down, before the call of a top-up is made, with which parameters it is made; whoever
 // resends it finds the same. It answers the parameters that hold, the first that were written; ok is false
 // when the top-up has been settled or canceled meanwhile, so that there is nothing to call.
-func (l *Ledger) FixCall(ctx context.Context, top Topup, params string) (fixed string, calledAt time.Time, ok bool, err error) {
+func (l *Ledger) FixCall(ctx context.Context, top Topup, params, method string) (fixed string, calledAt time.Time, ok bool, err error) {
 	var row struct {
 		Params   string    `db:"params"`
 		CalledAt time.Time `db:"called_at"`
 	}
-	ok, err = l.getRow(ctx, &row, `update topups set params = coalesce(params, $3), called_at = coalesce(called_at, $4)
+	ok, err = l.getRow(ctx, &row, `update topups set params = coalesce(params, $3), called_at = coalesce(called_at, $4),
+			payment_method = coalesce(payment_method, nullif($5, ''))
 		where bucket = $1 and id = $2 and status in ('pending', 'processing', 'action_required') and not cancel
-		returning params, called_at`, top.Bucket, top.ID, params, l.Now())
+		returning params, called_at`, top.Bucket, top.ID, params, l.Now(), method)
 	return row.Params, row.CalledAt.UTC(), ok, err
 }
 
@@ -424,7 +429,11 @@ func (t *tx) pauseFor(w *Wallet, top *Topup, o Outcome) error {
 	case o.Code == PauseNoPaymentMethod:
 		reason = PauseNoPaymentMethod
 	}
-	return t.pause(w, &r, reason, nil, o.PaymentMethod, top.ID)
+	method := o.PaymentMethod
+	if method == "" { // Stripe takes it off a payment that failed
+		method = deref(top.PaymentMethod)
+	}
+	return t.pause(w, &r, reason, nil, method, top.ID)
 }
 
 // share is amount × part / whole, rounded down.

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+
+	"lockstep/ledger"
+	"lockstep/ledger/localpg"
+	"lockstep/migrations"
+	"lockstep/stripeutil/stripesim"
+)
+
+// benchBed is all that the benchmark stands on: a folder, a database, a Stripe and a gateway. close takes
+// it down again, whatever there is of it.
+type benchBed struct {
+	dir       string
+	url       string // of the database, which is the benchmark's own
+	embedded  bool
+	ledger    *ledger.Ledger
+	yardstick *benchYardstick
+	gateway   *benchGateway
+	apiKey    string
+	undo      []func() error
+}
+
+// close undoes in the reverse order what was done. The gateway has ended before its database goes.
+func (b *benchBed) close() error {
+	var errs []error
+	for _, undo := range slices.Backward(b.undo) {
+		errs = append(errs, undo())
+	}
+	b.undo = nil
+	return errors.Join(errs...)
+}
+
+// makeBenchBed brings everything up. On an error nothing is left of it.
+func makeBenchBed(ctx context.Context, o *benchOptions) (_ *benchBed, err error) {
+	b := &benchBed{apiKey: "lsk_bench_" + rand.Text()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	if err := b.makeFolder(o.dir); err != nil {
+		return nil, err
+	}
+	var binDirs []string
+	if server := os.Getenv("DATABASE_URL"); server != "" {
+		err = b.makeDatabase(ctx, server)
+	} else {
+		binDirs, err = b.startDatabase(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if b.ledger, err = ledger.Open(ctx, ledger.Options{URL: b.url}); err != nil {
+		return nil, err
+	}
+	b.undo = append(b.undo, b.ledger.Close)
+	if _, err := migrations.Up(ctx, b.ledger.DB().DB); err != nil {
+		return nil, err
+	}
+	if b.yardstick, err = newBenchYardstick(ctx, b.ledger.DB(), b.url, b.dir, binDirs...); err != nil {
+		return nil, err
+	}
+	if err := loadBench(ctx, b.ledger, o.customers); err != nil {
+		return nil, err
+	}
+	return b, b.startGateway(ctx)
+}
+
+// makeFolder makes a temporary folder. Root's PostgreSQL runs as another user, so others may pass through.
+func (b *benchBed) makeFolder(parent string) error {
+	dir, err := os.MkdirTemp(parent, "lockstep-bench-*")
+	if err != nil {
+		return err
+	}
+	b.dir = dir
+	b.undo = append(b.undo, func() error { return os.RemoveAll(dir) })
+	return os.Chmod(dir, 0o711)
+}
+
+// startDatabase starts a PostgreSQL of our own, with the settings that `serve` gives it: everything that is
+// acknowledged reaches the disk.
+func (b *benchBed) startDatabase(ctx context.Context) (binDirs []string, err error) {
+	pg, err := localpg.Start(ctx, localpg.Options{DataDir: b.dataDir(), Fetch: true, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	b.undo = append(b.undo, pg.Stop)
+	b.embedded = true
+	if err := pg.CreateDatabase(ctx, "bench", ""); err != nil {
+		return nil, err
+	}
+	b.url = pg.URL("bench")
+	return []string{pg.BinDir()}, nil
+}
+
+func (b *benchBed) dataDir() string { return filepath.Join(b.dir, "data") }
+
+// makeDatabase makes a database on a server that is there, to be dropped again.
+func (b *benchBed) makeDatabase(ctx context.Context, server string) error {
+	db, err := ledger.Connect(ctx, server)
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, db.Close)
+	name := "lockstep_bench_" + strings.ToLower(rand.Text()[:12])
+	if _, err := db.ExecContext(ctx, "create database "+pq.QuoteIdentifier(name)); err != nil {
+		return fmt.Errorf("the benchmark makes a database of its own: %w", err)
+	}
+	b.undo = append(b.undo, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the caller's may have ended
+		defer cancel()
+		if _, err := db.ExecContext(ctx, "drop database "+pq.QuoteIdentifier(name)+" with (force)"); err != nil {
+			return fmt.Errorf("drop database %s yourself: %w", name, err)
+		}
+		return nil
+	})
+	b.url, err = benchDatabaseURL(server, name)
+	return err
+}
+
+// benchDatabaseURL is server with another database, in whichever of the two ways it is written.
+func benchDatabaseURL(server, name string) (string, error) {
+	if !strings.HasPrefix(server, "postgres://") && !strings.HasPrefix(server, "postgresql://") {
+		return server + " dbname=" + name, nil // the last one counts
+	}
+	u, err := url.Parse(server)
+	if err != nil {
+		return "", errors.New("DATABASE_URL is not a URL") // its text may hold a password
+	}
+	u.Path = "/" + name
+	q := u.Query()
+	q.Del("dbname")
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
+
+// startGateway starts a simulated Stripe in this process and the gateway in its own.
+func (b *benchBed) startGateway(ctx context.Context) error {
+	const stripeKey = "sk_test_bench"
+	sim, err := stripesim.New(stripesim.Options{SecretKey: stripeKey})
+	if err != nil {
+		return err
+	}
+	server := httptest.NewServer(sim)
+	b.undo = append(b.undo, func() error {
+		server.Close()
+		sim.Close()
+		return nil
+	})
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b.gateway, err = startBenchGateway(ctx, exe, b.dir, map[string]string{
+		"DATABASE_URL":          b.url,
+		"STRIPE_SECRET_KEY":     stripeKey,
+		"STRIPE_API_BASE":       server.URL,
+		"STRIPE_WEBHOOK_SECRET": "whsec_bench",
+		"LOCKSTEP_API_KEY":      b.apiKey,
+		"LOG_LEVEL":             "error",
+	})
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.gateway.stop)
+	return nil
+}
+
+// benchFolder is where the benchmark's own PostgreSQL keeps its data: /tmp is in memory on many systems,
+// where a commit costs nothing, /var/tmp is on disk by convention.
+func benchFolder() string {
+	if info, err := os.Stat("/var/tmp"); err == nil && info.IsDir() {
+		return "/var/tmp"
+	}
+	return os.TempDir()
+}

@@ -1,0 +1,179 @@
+package handlers
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+
+	"lockstep/ledger"
+)
+
+type grantJSON struct {
+	Object      string          `json:"object"`
+	ID          string          `json:"id"`
+	Wallet      string          `json:"wallet"`
+	Status      string          `json:"status"`
+	Amount      string          `json:"amount"`
+	Remaining   string          `json:"remaining"`
+	Kind        string          `json:"kind"`
+	Priority    int16           `json:"priority"`
+	Covers      string          `json:"covers"`
+	EffectiveAt string          `json:"effective_at"`
+	ExpiresAt   *string         `json:"expires_at"`
+	Reason      *string         `json:"reason"`
+	Cost        *ledger.Money   `json:"cost"`
+	Source      sourceJSON      `json:"source"`
+	Metadata    json.RawMessage `json:"metadata"`
+	CreatedAt   string          `json:"created_at"`
+}
+
+type sourceJSON struct {
+	Type string  `json:"type"`
+	ID   *string `json:"id"`
+}
+
+func newGrant(g *ledger.Grant) grantJSON {
+	v := grantJSON{Object: "grant", ID: g.ID, Wallet: g.Wallet, Status: g.Status, Amount: ledger.FormatSteps(g.Amount, g.Scale),
+		Remaining: ledger.FormatSteps(g.Remaining, g.Scale), Kind: g.Kind, Priority: g.Priority, Covers: g.Covers,
+		EffectiveAt: stamp(g.EffectiveAt), ExpiresAt: optionalStamp(g.ExpiresAt), Reason: orNil(g.Reason),
+		Source: sourceJSON{Type: g.SourceType}, Metadata: json.RawMessage(g.Metadata), CreatedAt: stamp(g.CreatedAt)}
+	if g.SourceType != "api" {
+		v.Source.ID = &g.SourceID
+	}
+	if g.CostAmount != nil {
+		v.Cost = &ledger.Money{Amount: *g.CostAmount, Currency: *g.CostCurrency}
+	}
+	return v
+}
+
+func (s *Server) postGrant(c *call) error {
+	var in struct {
+		Customer       *string           `json:"customer"`
+		Asset          *string           `json:"asset"`
+		Amount         *string           `json:"amount"`
+		Kind           *string           `json:"kind"`
+		Priority       *int16            `json:"priority"`
+		Covers         *string           `json:"covers"`
+		EffectiveAt    *string           `json:"effective_at"`
+		ExpiresAt      *string           `json:"expires_at"`
+		Reason         *string           `json:"reason"`
+		Cost           *ledger.Money     `json:"cost"`
+		Metadata       map[string]string `json:"metadata"`
+		IdempotencyKey *string           `json:"idempotency_key"`
+	}
+	body, err := c.read(maxBody)
+	if err != nil {
+		return err
+	}
+	if err := decodeJSON(body, &in); err != nil {
+		return err
+	}
+	if in.Customer == nil {
+		return missing("customer")
+	}
+	want := ledger.GrantInput{Customer: *in.Customer, Asset: deref(in.Asset), Kind: deref(in.Kind), Priority: ledger.DefaultPriority,
+		Covers: deref(in.Covers), Reason: deref(in.Reason), Cost: in.Cost}
+	if in.Priority != nil {
+		want.Priority = *in.Priority
+	}
+	if want.Amount, err = amount("amount", in.Amount); err != nil {
+		return err
+	}
+	if want.EffectiveAt, err = when("effective_at", in.EffectiveAt); err != nil {
+		return err
+	}
+	if want.ExpiresAt, err = when("expires_at", in.ExpiresAt); err != nil {
+		return err
+	}
+	if want.Metadata, err = metadata(in.Metadata); err != nil {
+		return err
+	}
+	if err := texts("customer", want.Customer, "asset", want.Asset, "reason", want.Reason); err != nil {
+		return err
+	}
+	key, err := c.key(deref(in.IdempotencyKey))
+	if err != nil {
+		return err
+	}
+	ref, err := s.Ledger.Resolve(c.ctx(), want.Customer)
+	if err != nil {
+		return err
+	}
+	in.IdempotencyKey = nil // in the header or in the body, it is the same request
+	request, err := encode(in)
+	if err != nil {
+		return err
+	}
+	return s.once(c, key, ref.Bucket, []string{string(request)}, func(once ledger.Once) (int, any, error) {
+		g, _, err := s.Ledger.Grant(c.ctx(), want, once)
+		return http.StatusCreated, newGrant(&g), err
+	})
+}
+
+func (s *Server) getGrant(c *call) error {
+	g, err := s.Ledger.GrantByID(c.ctx(), c.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, newGrant(&g))
+}
+
+var grantStatuses = []string{"pending", "confirmed", "exhausted", "expired", "voided", "frozen"}
+
+func (s *Server) listGrants(c *call) error {
+	limit, after, err := c.page()
+	if err != nil {
+		return err
+	}
+	q := c.r.URL.Query()
+	if !q.Has("customer") {
+		return missing("customer")
+	}
+	status := q.Get("status")
+	if status != "" && !slices.Contains(grantStatuses, status) {
+		return invalid("status", "status is pending, confirmed, exhausted, expired, voided or frozen")
+	}
+	if err := texts("customer", q.Get("customer")); err != nil {
+		return err
+	}
+	cust, err := s.Ledger.Customer(c.ctx(), q.Get("customer"))
+	if err != nil {
+		return err
+	}
+	if _, err := s.Ledger.Wallets(c.ctx(), cust.Ref); err != nil { // turns those that are due
+		return err
+	}
+	grants, err := s.Ledger.Grants(c.ctx(), cust.Ref, status, after, limit+1)
+	if err != nil {
+		return err
+	}
+	objects := make([]grantJSON, len(grants))
+	for i := range grants {
+		objects[i] = newGrant(&grants[i])
+	}
+	return c.reply(http.StatusOK, list(objects, limit))
+}
+
+func (s *Server) voidGrant(c *call) error {
+	var in struct {
+		Reason *string `json:"reason"`
+	}
+	if err := c.decodeOptional(&in); err != nil {
+		return err
+	}
+	if err := texts("reason", deref(in.Reason)); err != nil {
+		return err
+	}
+	key, err := c.key("")
+	if err != nil {
+		return err
+	}
+	g, err := s.Ledger.GrantByID(c.ctx(), c.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return s.once(c, key, g.Bucket, []string{deref(in.Reason)}, func(once ledger.Once) (int, any, error) {
+		g, _, err := s.Ledger.VoidGrant(c.ctx(), g.ID, deref(in.Reason), once)
+		return http.StatusOK, newGrant(&g), err
+	})
+}

@@ -1,0 +1,92 @@
+package handlers
+
+import (
+	"net/http"
+)
+
+// routes is the table of contents: one line a route, with the scope that a key needs for it.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range []struct {
+		pattern string
+		scope   string
+		handle  func(*call) error
+	}{
+		{"POST /v1/usage", "usage", s.postUsage},
+		{"POST /v1/usage/batch", "usage", s.postUsageBatch},
+		{"GET /v1/customers/{customer}/check", "usage", s.getCheck},
+
+		{"POST /v1/customers", "write", s.postCustomer},
+		{"GET /v1/customers", "read", s.listCustomers},
+		{"GET /v1/customers/{customer}", "read", s.getCustomer},
+		{"POST /v1/customers/{customer}/wallets", "write", s.postWallet},
+		{"GET /v1/customers/{customer}/wallets", "read", s.listWallets},
+		{"GET /v1/customers/{customer}/lockstep", "read", s.getLockstep},
+
+		{"GET /v1/wallets/{id}", "read", s.getWallet},
+		{"GET /v1/wallets/{id}/balance", "read", s.getBalance},
+		{"GET /v1/wallets/{id}/entries", "read", s.listEntries},
+		{"PUT /v1/wallets/{id}/auto_topup", "write", s.putRule},
+		{"GET /v1/wallets/{id}/auto_topup", "read", s.getRule},
+		{"POST /v1/wallets/{id}/auto_topup/pause", "write", s.pauseRule},
+		{"POST /v1/wallets/{id}/auto_topup/resume", "write", s.resumeRule},
+
+		{"PUT /v1/assets/{code}", "write", s.putAsset},
+		{"GET /v1/assets/{code}", "read", s.getAsset},
+		{"GET /v1/assets", "read", s.listAssets},
+
+		{"POST /v1/grants", "write", s.postGrant},
+		{"GET /v1/grants", "read", s.listGrants},
+		{"GET /v1/grants/{id}", "read", s.getGrant},
+		{"POST /v1/grants/{id}/void", "write", s.voidGrant},
+
+		{"GET /v1/debits/{id}", "read", s.getDebit},
+
+		{"POST /v1/topups", "write", s.postTopup},
+		{"GET /v1/topups", "read", s.listTopups},
+		{"GET /v1/topups/{id}", "read", s.getTopup},
+		{"POST /v1/topups/{id}/cancel", "write", s.cancelTopup},
+
+		{"POST /v1/reconcile", "write", s.postReconcile},
+	} {
+		mux.Handle(r.pattern, s.api(r.scope, r.handle))
+	}
+	mux.Handle("POST /webhooks/stripe", s.open(s.postWebhook))
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	if !s.MetricsElsewhere {
+		mux.Handle("GET /metrics", s.MetricsHandler())
+	}
+	return s.unmatched(mux)
+}
+
+// unmatched answers in the API's own words where no route fits.
+func (s *Server) unmatched(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		s.open(func(c *call) error {
+			probe := &statusProbe{header: make(http.Header)}
+			mux.ServeHTTP(probe, r)
+			if probe.status == http.StatusMethodNotAllowed {
+				w.Header().Set("Allow", probe.header.Get("Allow"))
+				return &fault{http.StatusMethodNotAllowed, "invalid_request_error", "parameter_invalid", "", "method " + r.Method + " is not allowed here; allowed: " + probe.header.Get("Allow")}
+			}
+			return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "", "Unrecognized request URL (" + r.Method + ": " + r.URL.Path + ")"}
+		}).ServeHTTP(w, r)
+	})
+}
+
+// statusProbe learns what the mux would answer without answering it.
+type statusProbe struct {
+	header http.Header
+	status int
+}
+
+func (p *statusProbe) Header() http.Header { return p.header }
+func (p *statusProbe) WriteHeader(s int)   { p.status = s }
+func (p *statusProbe) Write(b []byte) (int, error) {
+	return len(b), nil
+}

@@ -1,0 +1,45 @@
+// Package handlers is Lockstep over HTTP: it reads requests, asks the ledger, and writes answers. Every rule
+// about credit is the ledger's; everything about Stripe's words is stripeutil's.
+package handlers
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"lockstep/ledger"
+	"lockstep/stripeutil"
+)
+
+// Server answers Lockstep's API and Stripe's webhooks.
+type Server struct {
+	Ledger         *ledger.Ledger
+	Stripe         *stripeutil.Client
+	WebhookSecrets []string
+	Log            *slog.Logger
+
+	// What joins the ledger and Stripe is done by the same code that the workers run.
+
+	// Charge runs a top-up's charge now instead of waiting for a worker, and answers what is known after it.
+	Charge func(ctx context.Context, topup string) (ledger.Topup, error)
+	// Link makes a customer in Stripe for one that has none.
+	Link func(ctx context.Context, c ledger.Customer) (ledger.Customer, error)
+	// Sync brings a customer's balance in Stripe up to date now.
+	Sync func(ctx context.Context, ref ledger.Ref) error
+	// Backfill fetches the events that Stripe could not deliver.
+	Backfill func(ctx context.Context) error
+	// EventStored is told when an event waits to be worked off.
+	EventStored func()
+
+	// MetricsElsewhere says that the metrics have an address of their own and are not served here.
+	MetricsElsewhere bool
+
+	keys    keyCache
+	metrics Metrics
+}
+
+// Handler is the whole service.
+func (s *Server) Handler() http.Handler { return s.routes() }
+
+// MetricsHandler serves what the service counts, for Prometheus.
+func (s *Server) MetricsHandler() http.Handler { return s.metrics.handler() }

@@ -1,0 +1,255 @@
+package handlers
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"lockstep/ledger"
+)
+
+// usageEvent is one debit as it is asked for.
+type usageEvent struct {
+	Customer       *string           `json:"customer"`
+	Asset          *string           `json:"asset"`
+	Amount         *string           `json:"amount"`
+	IdempotencyKey *string           `json:"idempotency_key"`
+	Metadata       map[string]string `json:"metadata"`
+}
+
+// debit turns the event into what the ledger takes. key is what the event's own key falls back to.
+func (e *usageEvent) debit(key string) (ledger.DebitInput, error) {
+	in := ledger.DebitInput{Customer: deref(e.Customer), Asset: deref(e.Asset)}
+	if in.Customer == "" {
+		return in, missing("customer")
+	}
+	if err := texts("customer", in.Customer, "asset", in.Asset); err != nil {
+		return in, err
+	}
+	var err error
+	if in.Amount, err = amount("amount", e.Amount); err != nil {
+		return in, err
+	}
+	if in.Amount.Digits <= 0 {
+		return in, invalid("amount", "amount must be above zero")
+	}
+	if in.Metadata, err = metadata(e.Metadata); err != nil {
+		return in, err
+	}
+	if e.IdempotencyKey != nil {
+		key = *e.IdempotencyKey
+	}
+	if err := text("idempotency_key", key, maxKey); err != nil {
+		return in, err
+	}
+	if key != "" {
+		in.Once = ledger.Once{Key: key, Request: ledger.Fingerprint("debit", in.Customer, in.Asset, in.Amount.String(), in.Metadata)}
+	}
+	return in, nil
+}
+
+func (s *Server) postUsage(c *call) error {
+	var e usageEvent
+	if err := c.decode(&e); err != nil {
+		return err
+	}
+	key, err := c.key(deref(e.IdempotencyKey))
+	if err != nil {
+		return err
+	}
+	in, err := e.debit(key)
+	if err != nil {
+		return err
+	}
+	d, replayed, err := s.Ledger.Debit(c.ctx(), in)
+	s.metrics.debit(err)
+	if err != nil {
+		return err
+	}
+	if replayed {
+		c.w.Header()["Idempotent-Replayed"] = []string{"true"}
+	}
+	return c.send(http.StatusOK, append(appendDebit(make([]byte, 0, 512), &d), '\n'))
+}
+
+// maxEvents bounds a batch.
+const maxEvents = 1000
+
+func (s *Server) postUsageBatch(c *call) error {
+	var in struct {
+		Events []json.RawMessage `json:"events"`
+	}
+	body, err := c.read(maxBody)
+	if err != nil {
+		return err
+	}
+	if err := decodeJSON(body, &in); err != nil {
+		return err
+	}
+	switch {
+	case in.Events == nil:
+		return missing("events")
+	case len(in.Events) == 0:
+		return invalid("events", "events is empty")
+	case len(in.Events) > maxEvents:
+		return invalid("events", "events has "+strconv.Itoa(len(in.Events))+" events; at most "+strconv.Itoa(maxEvents)+" go in one batch")
+	}
+	key, err := c.key("")
+	if err != nil {
+		return err
+	}
+	return s.once(c, key, ledger.BucketOfKey(key), []string{string(body)}, func(ledger.Once) (int, any, error) {
+		return http.StatusOK, s.bookBatch(c, in.Events, key), nil
+	})
+}
+
+// bookBatch books events, each of which stands alone. Under a key of the whole batch each event without
+// one of its own gets one from its place, so that a batch that was cut off books nothing twice.
+func (s *Server) bookBatch(c *call, events []json.RawMessage, batchKey string) json.RawMessage {
+	outcomes := make([]ledger.DebitResult, len(events))
+	inputs, places := make([]ledger.DebitInput, 0, len(events)), make([]int, 0, len(events))
+	for i, raw := range events {
+		var e usageEvent
+		err := decodeJSON(raw, &e)
+		var in ledger.DebitInput
+		if err == nil {
+			key := ""
+			if batchKey != "" {
+				key = "batch:" + strconv.FormatInt(ledger.Fingerprint(batchKey), 36) + ":" + strconv.Itoa(i)
+			}
+			in, err = e.debit(key)
+		}
+		if err != nil {
+			outcomes[i].Err = err
+			continue
+		}
+		inputs, places = append(inputs, in), append(places, i)
+	}
+	for j, r := range s.Ledger.Debits(c.ctx(), inputs) {
+		outcomes[places[j]] = r
+	}
+	var data []byte
+	accepted := 0
+	for i := range outcomes {
+		if i > 0 {
+			data = append(data, ',')
+		}
+		o := &outcomes[i]
+		s.metrics.debit(o.Err)
+		if o.Err == nil {
+			accepted++
+			data = appendDebit(data, &o.Debit)
+			continue
+		}
+		status, b := s.explain(c, o.Err)
+		if status >= 500 {
+			s.Log.Error("event of a batch failed", "request", c.id, "event", i, "error", o.Err)
+		}
+		one, err := json.Marshal(map[string]errorBody{"error": b})
+		if err != nil { // errorBody has nothing that can't be encoded
+			one = []byte(`{"error":{"type":"api_error","code":"unavailable"}}`)
+		}
+		data = append(data, one...)
+	}
+	body := append([]byte(`{"object":"usage_batch","accepted":`), strconv.Itoa(accepted)...)
+	body = append(append(body, `,"rejected":`...), strconv.Itoa(len(outcomes)-accepted)...)
+	return append(append(append(body, `,"data":[`...), data...), `]}`...)
+}
+
+// appendDebit writes a debit's JSON by hand: it is written once for each usage event, and again, to the
+// byte, for a replay.
+func appendDebit(b []byte, d *ledger.Debit) []byte {
+	b = append(append(b, `{"object":"debit","id":"`...), d.ID...)
+	b = append(append(b, `","customer":`...), jsonString(d.Customer)...)
+	b = append(append(b, `,"wallet":"`...), d.Wallet...)
+	b = append(ledger.AppendSteps(append(b, `","amount":"`...), d.Amount, d.Scale), `","parts":[`...)
+	for i, p := range d.Parts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if p.Grant == "" {
+			b = append(b, `{"grant":null`...)
+		} else {
+			b = append(append(append(b, `{"grant":"`...), p.Grant...), '"')
+		}
+		b = append(ledger.AppendSteps(append(b, `,"amount":"`...), p.Amount, d.Scale), `"}`...)
+	}
+	b = appendBalance(append(b, `],"balance":`...), d.Balance, d.Scale)
+	b = append(append(b, `,"reason":`...), jsonString(d.Reason)...)
+	b = d.CreatedAt.AppendFormat(append(b, `,"created_at":"`...), "2006-01-02T15:04:05.000000Z")
+	b = append(b, `","metadata":`...)
+	if d.Metadata == "" {
+		return append(b, `{}}`...)
+	}
+	return append(append(b, d.Metadata...), '}')
+}
+
+func appendBalance(b []byte, bal ledger.Balance, scale int16) []byte {
+	for i, f := range [...]struct {
+		name  string
+		steps int64
+	}{{`{"available":"`, bal.Available}, {`"held":"`, bal.Held}, {`"pending":"`, bal.Pending}, {`"total":"`, bal.Total}} {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(ledger.AppendSteps(append(b, f.name...), f.steps, scale), '"')
+	}
+	return append(b, '}')
+}
+
+// jsonString is s as JSON.
+func jsonString(s string) []byte {
+	b, err := json.Marshal(s)
+	if err != nil { // a string always encodes
+		return []byte(`""`)
+	}
+	return b
+}
+
+func (s *Server) getDebit(c *call) error {
+	d, err := s.Ledger.DebitByID(c.ctx(), c.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, append(appendDebit(nil, &d), '\n'))
+}
+
+func (s *Server) getCheck(c *call) error {
+	q := c.r.URL.Query()
+	for name := range q {
+		if name != "amount" && name != "asset" {
+			return &fault{http.StatusBadRequest, "invalid_request_error", "parameter_unknown", name, "unknown parameter: " + name}
+		}
+	}
+	if !q.Has("amount") {
+		return missing("amount")
+	}
+	asked := q.Get("amount")
+	want, err := amount("amount", &asked)
+	if err != nil {
+		return err
+	}
+	if want.Digits < 0 {
+		return invalid("amount", "amount can't be below zero")
+	}
+	customer := c.r.PathValue("customer")
+	if err := texts("customer", customer, "asset", q.Get("asset")); err != nil {
+		return err
+	}
+	available, scale, err := s.Ledger.CanSpend(c.ctx(), customer, q.Get("asset"), want)
+	answer := struct {
+		Object    string  `json:"object"`
+		Allowed   bool    `json:"allowed"`
+		Available string  `json:"available"`
+		Reason    *string `json:"reason"`
+	}{"check", err == nil, ledger.FormatSteps(available, scale), nil}
+	var r *ledger.Refusal
+	if errors.As(err, &r) && (r.Code == ledger.CodeInsufficient || r.Code == ledger.CodeFrozen) {
+		reason := string(r.Code)
+		answer.Reason = &reason
+	} else if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, answer)
+}

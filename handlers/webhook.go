@@ -1,0 +1,186 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"lockstep/ledger"
+	"lockstep/stripeutil"
+)
+
+// postWebhook takes an event from Stripe: verified, kept, answered. Work comes after the answer.
+func (s *Server) postWebhook(c *call) error {
+	body, err := c.read(maxWebhook)
+	if err != nil {
+		return err
+	}
+	e, err := stripeutil.VerifyWebhook(body, c.r.Header.Get("Stripe-Signature"), s.WebhookSecrets, s.Ledger.Now())
+	if errors.Is(err, stripeutil.ErrSignature) {
+		s.Log.Warn("webhook refused", "request", c.id, "reason", err)
+		return &fault{http.StatusBadRequest, "invalid_request_error", "signature_invalid", "", err.Error()}
+	}
+	if err != nil {
+		return invalid("", "the event can't be read: "+err.Error())
+	}
+	if err := s.StoreEvent(c.ctx(), e, body, "webhook"); err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, []byte("{\"received\":true}\n"))
+}
+
+// StoreEvent keeps an event, to be worked off where it says something to us. One of the other mode (test
+// or live) is kept and never worked off: nothing that Stripe could send again would change that.
+func (s *Server) StoreEvent(ctx context.Context, e stripeutil.Event, raw []byte, origin string) error {
+	status := "pending"
+	if _, known := effects[e.Type]; !known {
+		status = "ignored"
+	}
+	if e.Livemode != s.Stripe.Livemode() {
+		s.Log.Error("event of the other mode ignored", "event", e.ID, "type", e.Type, "livemode", e.Livemode)
+		status = "ignored"
+	}
+	fresh, err := s.Ledger.StoreEvent(ctx, ledger.StripeEvent{ID: e.ID, Type: e.Type, APIVersion: e.APIVersion, Livemode: e.Livemode,
+		Payload: string(raw), Origin: origin, Status: status, CreatedAt: e.Created})
+	if err != nil {
+		return err
+	}
+	s.metrics.event(origin, fresh)
+	if fresh && status == "pending" && s.EventStored != nil {
+		s.EventStored()
+	}
+	return nil
+}
+
+// effects says what each event does: one function an event. An event may come twice, late, early, or not
+// at all; each function is safe against all of that.
+var effects = map[string]func(*Server, context.Context, stripeutil.Event) error{
+	"payment_intent.succeeded":       (*Server).paymentChanged,
+	"payment_intent.processing":      (*Server).paymentChanged,
+	"payment_intent.payment_failed":  (*Server).paymentChanged,
+	"payment_intent.canceled":        (*Server).paymentChanged,
+	"payment_intent.requires_action": (*Server).paymentChanged,
+	"customer.updated":               (*Server).customerUpdated,
+	"customer.deleted":               (*Server).customerDeleted,
+}
+
+// EventTypes lists the events that have an effect.
+func EventTypes() []string {
+	types := make([]string, 0, len(effects))
+	for t := range effects {
+		types = append(types, t)
+	}
+	return types
+}
+
+// Apply works an event off. handled is false when it says nothing to us.
+func (s *Server) Apply(ctx context.Context, e stripeutil.Event) (handled bool, err error) {
+	effect, ok := effects[e.Type]
+	if !ok {
+		return false, nil
+	}
+	return true, effect(s, ctx, e)
+}
+
+// TopupMetadata is the name under which a payment at Stripe carries its top-up's id.
+const TopupMetadata = "lockstep_topup"
+
+// paymentChanged settles the top-up that a payment belongs to. An event rendered by another API version is
+// taken as a hint, and the payment read again in ours.
+func (s *Server) paymentChanged(ctx context.Context, e stripeutil.Event) error {
+	pi, err := e.PaymentIntent()
+	if e.APIVersion != s.Stripe.APIVersion() {
+		pi, err = s.Stripe.PaymentIntent(ctx, e.ObjectID())
+	}
+	if err != nil {
+		return err
+	}
+	if pi.Metadata[TopupMetadata] == "" || pi.Invoice != "" {
+		return nil // somebody else's payment, or an invoice's, which tells of itself
+	}
+	o, ok := OutcomeOf(pi)
+	if !ok {
+		return nil
+	}
+	_, err = s.Ledger.SettleTopup(ctx, o)
+	if ledger.IsCode(err, ledger.CodeNotFound) {
+		s.Log.Warn("payment of an unknown top-up", "payment_intent", pi.ID, "topup", o.Topup)
+		return nil
+	}
+	return err
+}
+
+// OutcomeOf is what a payment at Stripe says of its top-up; ok is false when it says nothing yet.
+func OutcomeOf(pi stripeutil.PaymentIntent) (o ledger.Outcome, ok bool) {
+	o = ledger.Outcome{Topup: pi.Metadata[TopupMetadata], PaymentIntent: pi.ID, PaymentMethod: pi.PaymentMethod}
+	if f := pi.Failure; f != nil {
+		o.Code, o.DeclineCode, o.Message = f.Code, f.DeclineCode, f.Message
+	}
+	switch pi.Status {
+	case "succeeded":
+		o.Status, o.Received = "succeeded", pi.AmountReceived
+		o.Code, o.DeclineCode, o.Message = "", "", ""
+	case "processing":
+		o.Status = "processing"
+	case "canceled":
+		o.Status = "canceled"
+	case "requires_action":
+		o.Status = "action_required"
+	case "requires_payment_method":
+		if pi.Failure == nil {
+			return o, false
+		}
+		o.Status = "failed"
+		// Off-session, Stripe asks for authentication by declining; the same payment can still be
+		// confirmed by the customer, so it is not over.
+		if o.Code == "authentication_required" || o.DeclineCode == "authentication_required" {
+			o.Status = "action_required"
+		}
+	default:
+		return o, false
+	}
+	return o, true
+}
+
+// customerUpdated follows a change of a customer's balance or default card that was made at Stripe.
+func (s *Server) customerUpdated(ctx context.Context, e stripeutil.Event) error {
+	ref, known, err := s.customerOf(ctx, e)
+	if err != nil || !known {
+		return err
+	}
+	c, err := e.Customer()
+	if err != nil {
+		return err
+	}
+	if e.Changed("balance") {
+		if err := s.Ledger.BalanceSeen(ctx, ref, c.Balance); err != nil {
+			return err
+		}
+	}
+	waits, err := s.Ledger.WaitsForCard(ctx, ref)
+	if err != nil || !waits {
+		return err
+	}
+	// Events come in any order: the card that holds now is the one to believe.
+	if c, err = s.Stripe.Customer(ctx, c.ID); err != nil || c.Deleted {
+		return err
+	}
+	return s.Ledger.CardChanged(ctx, ref, c.DefaultPaymentMethod)
+}
+
+func (s *Server) customerDeleted(ctx context.Context, e stripeutil.Event) error {
+	ref, known, err := s.customerOf(ctx, e)
+	if err != nil || !known {
+		return err
+	}
+	return s.Ledger.CustomerDeleted(ctx, ref)
+}
+
+// customerOf is whose Stripe customer an event is about; known is false for a stranger's.
+func (s *Server) customerOf(ctx context.Context, e stripeutil.Event) (ref ledger.Ref, known bool, err error) {
+	ref, err = s.Ledger.Resolve(ctx, e.ObjectID())
+	if ledger.IsCode(err, ledger.CodeNotFound) {
+		return ref, false, nil
+	}
+	return ref, err == nil, err
+}
