@@ -75,13 +75,6 @@ func (p Parts) appendTo(buf []byte) []byte {
 	return buf
 }
 
-func (p Parts) sum() (n int64) {
-	for _, part := range p {
-		n += part.Amount
-	}
-	return n
-}
-
 // grantState is what a movement left of a grant.
 type grantState struct {
 	bucket          int16

@@ -26,8 +26,7 @@ type benchOptions struct {
 func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 	o := &benchOptions{warmUp: 12}
 	quick := false
-	f := flag.NewFlagSet("lockstep bench", flag.ContinueOnError)
-	f.SetOutput(stderr)
+	f := flags("bench", stderr)
 	f.IntVar(&o.rounds, "rounds", 3, "how often each case is measured")
 	f.IntVar(&o.seconds, "seconds", 5, "how long each time")
 	f.IntVar(&o.customers, "customers", 10_000, "wallets that the debits are spread over")
@@ -39,7 +38,7 @@ func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 		fmt.Fprintln(stderr, "Measures debits over HTTP against pgbench on the same PostgreSQL: DATABASE_URL's, or one of its own.")
 		f.PrintDefaults()
 	}
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return nil, err
 	}
 	if f.NArg() > 0 {
@@ -67,9 +66,6 @@ func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 // bench is the command `lockstep bench`.
 func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	o, err := parseBenchFlags(args, stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -136,7 +132,7 @@ func measureBench(ctx context.Context, o *benchOptions, bed *benchBed, load *ben
 			done := progress.step(fmt.Sprintf("round %d of %d, %s", round+1, o.rounds, name), warm+o.seconds)
 			sample, err := measureBenchCase(ctx, c, bed, load, warm, o.seconds)
 			if err != nil {
-				done(err.Error())
+				done("failed")
 				return err
 			}
 			done(fmt.Sprintf("%.0f/s", sample.Rate))
@@ -152,11 +148,7 @@ func measureBench(ctx context.Context, o *benchOptions, bed *benchBed, load *ben
 
 func measureBenchCase(ctx context.Context, c *benchCase, bed *benchBed, load *benchLoad, warm, seconds int) (benchSample, error) {
 	if c == nil {
-		// pgbench warms up in a run of its own: it reports one rate over all its time.
-		if _, err := bed.yardstick.run(ctx, warm); err != nil {
-			return benchSample{}, err
-		}
-		return bed.yardstick.run(ctx, seconds)
+		return bed.yardstick.measure(ctx, warm, seconds)
 	}
 	sample, err := load.run(ctx, c, time.Duration(warm)*time.Second, time.Duration(seconds)*time.Second)
 	select {

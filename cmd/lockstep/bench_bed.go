@@ -112,12 +112,16 @@ func (b *benchBed) dataDir() string { return filepath.Join(b.dir, "data") }
 
 // makeDatabase makes a database on a server that is there, to be dropped again.
 func (b *benchBed) makeDatabase(ctx context.Context, server string) error {
+	name := "lockstep_bench_" + strings.ToLower(rand.Text()[:12])
+	own, err := benchDatabaseURL(server, name)
+	if err != nil {
+		return err
+	}
 	db, err := ledger.Connect(ctx, server)
 	if err != nil {
 		return err
 	}
 	b.undo = append(b.undo, db.Close)
-	name := "lockstep_bench_" + strings.ToLower(rand.Text()[:12])
 	if _, err := db.ExecContext(ctx, "create database "+pq.QuoteIdentifier(name)); err != nil {
 		return fmt.Errorf("the benchmark makes a database of its own: %w", err)
 	}
@@ -129,18 +133,15 @@ func (b *benchBed) makeDatabase(ctx context.Context, server string) error {
 		}
 		return nil
 	})
-	b.url, err = benchDatabaseURL(server, name)
-	return err
+	b.url = own
+	return nil
 }
 
-// benchDatabaseURL is server with another database, in whichever of the two ways it is written.
+// benchDatabaseURL is server with another database.
 func benchDatabaseURL(server, name string) (string, error) {
-	if !strings.HasPrefix(server, "postgres://") && !strings.HasPrefix(server, "postgresql://") {
-		return server + " dbname=" + name, nil // the last one counts
-	}
 	u, err := url.Parse(server)
-	if err != nil {
-		return "", errors.New("DATABASE_URL is not a URL") // its text may hold a password
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return "", errors.New("DATABASE_URL must start with postgres://") // its text may hold a password
 	}
 	u.Path = "/" + name
 	q := u.Query()

@@ -110,21 +110,34 @@ func libpqEnv(url string) ([]string, error) {
 	return env, nil
 }
 
-// run measures the yardstick for some seconds.
-func (y *benchYardstick) run(ctx context.Context, seconds int) (benchSample, error) {
+// measure runs the yardstick for some seconds, first unmeasured to warm up: pgbench reports one rate over
+// all its time, so that is a run of its own.
+func (y *benchYardstick) measure(ctx context.Context, warm, seconds int) (benchSample, error) {
+	// On a busy machine it may be over before the clients have connected: its report does not matter.
+	if _, err := y.run(ctx, warm); err != nil {
+		return benchSample{}, err
+	}
+	report, err := y.run(ctx, seconds)
+	if err != nil {
+		return benchSample{}, err
+	}
+	return parsePgbench(report)
+}
+
+func (y *benchYardstick) run(ctx context.Context, seconds int) (report string, err error) {
 	cmd := exec.CommandContext(ctx, y.program, "--no-vacuum", "--protocol=prepared", "--client="+strconv.Itoa(yardstickClients),
 		"--jobs=2", "--time="+strconv.Itoa(seconds), "--file="+y.script)
 	cmd.Env = y.env
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	err = cmd.Run()
 	if ctx.Err() != nil {
-		return benchSample{}, ctx.Err()
+		return "", ctx.Err()
 	}
 	if err != nil {
-		return benchSample{}, fmt.Errorf("pgbench: %w\n%.2000s", err, bytes.TrimSpace(stderr.Bytes()))
+		return "", fmt.Errorf("pgbench: %w\n%.2000s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	return parsePgbench(stdout.String())
+	return stdout.String(), nil
 }
 
 var (

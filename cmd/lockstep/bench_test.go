@@ -253,7 +253,6 @@ func TestBenchDatabaseURL(t *testing.T) {
 	for server, want := range map[string]string{
 		"postgres://u:p%40@h:5433/app?sslmode=disable&dbname=x": "postgres://u:p%40@h:5433/mine?sslmode=disable",
 		"postgresql://h": "postgresql://h/mine",
-		"host=h user=u":  "host=h user=u dbname=mine",
 	} {
 		got, err := benchDatabaseURL(server, "mine")
 		if err != nil || got != want {
@@ -263,6 +262,9 @@ func TestBenchDatabaseURL(t *testing.T) {
 		if text := strings.Join(env, "\n") + "\n"; err != nil || !strings.Contains(text, "\nPGHOST=h\n") || !strings.Contains(text, "\nPGDATABASE=mine\n") {
 			t.Errorf("%s: %v", got, err)
 		}
+	}
+	if _, err := benchDatabaseURL("host=h password=secret", "mine"); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("not a URL: %v", err)
 	}
 }
 

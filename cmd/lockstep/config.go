@@ -31,6 +31,8 @@ type config struct {
 	PublicURL           string        `envconfig:"PUBLIC_URL"`
 	LogFormat           string        `envconfig:"LOG_FORMAT" default:"text"`
 	LogLevel            slog.Level    `envconfig:"LOG_LEVEL" default:"info"`
+
+	now func() time.Time // the ledger's clock; nil, as ever outside of tests, is time.Now
 }
 
 func loadConfig() (config, error) {

@@ -230,4 +230,3 @@ func (d demoCaller) call(ctx context.Context, method, path, key string, in, out 
 	}
 	return json.Unmarshal(answer, out)
 }
-

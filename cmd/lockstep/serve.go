@@ -94,7 +94,7 @@ func newGateway(ctx context.Context, c config, log *slog.Logger, url string) (*g
 	if err != nil {
 		return nil, err
 	}
-	l, err := ledger.Open(ctx, ledger.Options{URL: url, DefaultAsset: c.DefaultAsset, Logger: log})
+	l, err := ledger.Open(ctx, ledger.Options{URL: url, DefaultAsset: c.DefaultAsset, Now: c.now, Logger: log})
 	if err != nil {
 		return nil, err
 	}
