@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,7 +20,7 @@ import (
 type benchOptions struct {
 	rounds, seconds, customers int
 	warmUp                     int // seconds, of all before the first round
-	json, dir                  string
+	only, json, dir            string
 	targets                    bool
 }
 
@@ -30,6 +31,7 @@ func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 	f.IntVar(&o.rounds, "rounds", 3, "how often each case is measured")
 	f.IntVar(&o.seconds, "seconds", 5, "how long each time")
 	f.IntVar(&o.customers, "customers", 10_000, "wallets that the debits are spread over")
+	f.StringVar(&o.only, "only", "", "measure only the cases with this in their `name`")
 	f.StringVar(&o.json, "json", "", "write all figures to this `file`")
 	f.StringVar(&o.dir, "dir", benchFolder(), "where the embedded PostgreSQL keeps its data for the time: a `folder` on a real disk")
 	f.BoolVar(&o.targets, "targets", false, "fail when a case falls short of its target")
@@ -60,7 +62,15 @@ func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 	if o.rounds < 1 || o.seconds < 1 || o.customers < 1 {
 		return nil, errors.New("-rounds, -seconds and -customers are at least 1")
 	}
+	if len(o.cases()) == 0 {
+		return nil, fmt.Errorf("-only: no case has %q in its name", o.only)
+	}
 	return o, nil
+}
+
+// cases are those that were asked for.
+func (o *benchOptions) cases() []*benchCase {
+	return slices.DeleteFunc(slices.Clone(benchCases), func(c *benchCase) bool { return !strings.Contains(c.Name, o.only) })
 }
 
 // bench is the command `lockstep bench`.
@@ -111,25 +121,35 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	return nil
 }
 
-// benchRound is one round: each case once, the yardstick (nil) between them.
-var benchRound = []*benchCase{nil, benchCases[0], benchCases[1], nil, benchCases[2], benchCases[3], nil, benchCases[4]}
+// benchRound is one round of the cases: each once, the yardstick (nil) before every other one.
+func benchRound(cases []*benchCase) []*benchCase {
+	var round []*benchCase
+	for i, c := range cases {
+		if i%2 == 0 {
+			round = append(round, nil)
+		}
+		round = append(round, c)
+	}
+	return round
+}
 
 // measureBench runs the rounds and fills in the report.
 func measureBench(ctx context.Context, o *benchOptions, bed *benchBed, load *benchLoad, report *benchReport, stderr io.Writer) error {
 	warm := max(1, o.seconds/5)
-	progress := newBenchProgress(stderr, o.warmUp+o.rounds*len(benchRound)*(warm+o.seconds))
+	round := benchRound(o.cases())
+	progress := newBenchProgress(stderr, o.warmUp+o.rounds*len(round)*(warm+o.seconds))
 	defer progress.end()
 	if err := warmUpBench(ctx, o.warmUp, bed, load, progress); err != nil {
 		return err
 	}
 	samples := make(map[*benchCase][]benchSample)
-	for round := range o.rounds {
-		for _, c := range benchRound {
+	for n := range o.rounds {
+		for _, c := range round {
 			name := "pgbench"
 			if c != nil {
 				name = c.Name
 			}
-			done := progress.step(fmt.Sprintf("round %d of %d, %s", round+1, o.rounds, name), warm+o.seconds)
+			done := progress.step(fmt.Sprintf("round %d of %d, %s", n+1, o.rounds, name), warm+o.seconds)
 			sample, err := measureBenchCase(ctx, c, bed, load, warm, o.seconds)
 			if err != nil {
 				done("failed")
@@ -140,7 +160,7 @@ func measureBench(ctx context.Context, o *benchOptions, bed *benchBed, load *ben
 		}
 	}
 	report.add(nil, samples[nil])
-	for _, c := range benchCases {
+	for _, c := range o.cases() {
 		report.add(c, samples[c])
 	}
 	return nil

@@ -273,7 +273,7 @@ func TestBenchFlags(t *testing.T) {
 	if err != nil || o.rounds != 1 || o.seconds != 1 || o.customers != 7 || o.warmUp != 0 {
 		t.Errorf("%+v, %v", o, err)
 	}
-	for _, bad := range []string{"-rounds=0", "-seconds=x", "more", "-nope"} {
+	for _, bad := range []string{"-rounds=0", "-seconds=x", "more", "-nope", "-only=none"} {
 		if _, err := parseBenchFlags([]string{bad}, io.Discard); err == nil || errors.Is(err, flag.ErrHelp) {
 			t.Errorf("%s: %v", bad, err)
 		}

@@ -46,10 +46,10 @@ type world struct {
 	o     worldOptions
 }
 
-// worldOptions are what a test may change; all worlds of one test that share url and stripe are peers.
+// worldOptions are what a test may change; url, sim, stripeURL and clock are what peers share.
 type worldOptions struct {
 	url       string         // of the database; "": one of its own
-	sim       *stripesim.Sim // "nil": one of its own
+	sim       *stripesim.Sim // nil: one of its own
 	stripeURL string         // where sim listens
 	clock     *testClock     // nil: one of its own
 	secrets   []string       // of the webhook endpoint
@@ -97,12 +97,9 @@ func newWorld(t *testing.T, change ...func(*worldOptions)) *world {
 		o.startStripe(t)
 	}
 	w := &world{t: t, sim: o.sim, key: "lsk_test_with_every_scope", clock: o.clock, o: o}
-	w.start()
-	if first {
-		if !o.noWebhook {
-			o.sim.AddEndpoint(stripesim.Endpoint{URL: w.base + "/webhooks/stripe", Secrets: o.secrets})
-		}
-		w.checkAtEnd()
+	w.start(first)
+	if first && !o.noWebhook {
+		o.sim.AddEndpoint(stripesim.Endpoint{URL: w.base + "/webhooks/stripe", Secrets: o.secrets})
 	}
 	return w
 }
@@ -123,8 +120,9 @@ func (o *worldOptions) startStripe(t *testing.T) {
 	o.sim, o.stripeURL = sim, srv.URL
 }
 
-// start runs the gateway as serve does, until the test ends.
-func (w *world) start() {
+// start runs the gateway as serve does, until the test ends. The first of the peers, which is the last to
+// stop, then looks at the books and at Stripe.
+func (w *world) start(first bool) {
 	w.t.Helper()
 	c := config{ListenAddr: "127.0.0.1:0", StripeSecretKey: w.sim.SecretKey(), StripeWebhookSecret: w.o.secrets, StripeAPIBase: w.o.stripeURL,
 		StripeRate: 1000, APIKey: w.key, DefaultAsset: "usd", MirrorInterval: w.o.mirror, BackfillInterval: w.o.backfill, now: w.clock.now}
@@ -143,7 +141,14 @@ func (w *world) start() {
 	}()
 	w.t.Cleanup(func() {
 		stop()
-		if err := errors.Join(<-ended, g.ledger.Close()); err != nil {
+		err := <-ended
+		if first {
+			ledgertest.Check(w.t, g.ledger)
+			if err := w.sim.Check(); err != nil {
+				w.t.Error(err)
+			}
+		}
+		if err = errors.Join(err, g.ledger.Close()); err != nil {
 			w.t.Errorf("the gateway did not stop well: %v", err)
 		}
 	})
@@ -154,16 +159,6 @@ func (w *world) start() {
 		ended <- err
 		w.t.Fatalf("the gateway did not start: %v", err)
 	}
-}
-
-// checkAtEnd looks at the books and at Stripe before the world ends; its peers have stopped by then.
-func (w *world) checkAtEnd() {
-	w.t.Cleanup(func() {
-		ledgertest.Check(w.t, w.g.ledger)
-		if err := w.sim.Check(); err != nil {
-			w.t.Error(err)
-		}
-	})
 }
 
 // peer is a second gateway on the same database and the same Stripe; webhooks go to the first.

@@ -89,7 +89,7 @@ func (g *gateway) syncRound(ctx context.Context, m ledger.Mirror) (more bool, er
 
 // doubtfulFor is how long a flush that Stripe answered with a saved 500 is looked for. A balance transaction
 // is no money: should it turn up after all, the import books it and the next flush levels it.
-const doubtfulFor = 10 * time.Second
+const doubtfulFor = 5 * time.Second
 
 // flush posts a balance transaction. Its parameters are the row's, so that whoever resends it after a crash
 // sends the same under the same key.

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -31,6 +32,10 @@ var server struct {
 
 // Main runs a package's tests and stops the server that they started. Call it from TestMain.
 func Main(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = flag.Set("test.parallel", "16") // these tests wait more than they compute
+	}
 	code := m.Run()
 	if server.pg != nil {
 		if err := server.pg.Stop(); err != nil {

@@ -1,10 +1,14 @@
 package stripesim
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 var disputeRoutes = map[string]handler{
 	"GET /v1/disputes":             listDisputes,
 	"GET /v1/disputes/{id}":        getDispute,
+	"POST /v1/disputes/{id}":       updateDispute,
 	"POST /v1/disputes/{id}/close": concedeDispute,
 }
 
@@ -98,6 +102,40 @@ func getDispute(c *call) (any, *apiError) {
 		return nil, err
 	}
 	return orError(c.disputeAt())
+}
+
+// updateDispute takes the merchant's evidence; submitting it (the default) puts
+// the dispute before the bank.
+func updateDispute(c *call) (any, *apiError) {
+	d, err := c.disputeAt()
+	if err != nil {
+		return nil, err
+	}
+	next := *d
+	next.Metadata = c.metadata(d.Metadata)
+	submit := !c.has("submit") || c.boolean("submit")
+	if h := c.hash("evidence"); h != nil {
+		next.Evidence = maps.Clone(d.Evidence)
+		for key := range h.tree {
+			next.Evidence[key] = h.str(key)
+		}
+		next.EvidenceDetails = maps.Clone(d.EvidenceDetails)
+		next.EvidenceDetails["has_evidence"] = true
+		if submit {
+			next.EvidenceDetails["submission_count"] = 1
+			next.Status = map[string]string{"needs_response": "under_review", "warning_needs_response": "warning_under_review"}[d.Status]
+		}
+	}
+	if err := c.done(); err != nil {
+		return nil, err
+	}
+	if next.Status == "" {
+		return nil, badRequest("", "", "This dispute is closed, or its evidence was submitted already.")
+	}
+	before := toMap(d)
+	*d = next
+	c.emitUpdated("charge.dispute.updated", before, d)
+	return d, nil
 }
 
 func concedeDispute(c *call) (any, *apiError) {

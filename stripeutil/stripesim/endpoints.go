@@ -156,13 +156,18 @@ type Endpoint struct {
 	Disabled      bool
 }
 
-// AddEndpoint adds a webhook endpoint and returns its id.
-func (s *Sim) AddEndpoint(e Endpoint) string {
+func (e Endpoint) row() *endpoint {
 	row := &endpoint{URL: e.URL, APIVersion: opt(e.APIVersion), EnabledEvents: slices.Clone(e.EnabledEvents),
 		Metadata: map[string]string{}, Secrets: slices.Clone(e.Secrets)}
 	if e.Disabled {
 		row.Status = "disabled"
 	}
+	return row
+}
+
+// AddEndpoint adds a webhook endpoint and returns its id.
+func (s *Sim) AddEndpoint(e Endpoint) string {
+	row := e.row()
 	s.act(func(c *call) *apiError { c.putEndpoint(row); return nil })
 	return row.ID
 }
@@ -189,25 +194,32 @@ func (s *Sim) SetEndpointSecrets(id string, secrets ...string) {
 }
 
 // SetEndpoint makes e the account's only webhook endpoint. What still waited
-// for an earlier one goes to it: a receiver that restarts elsewhere misses
-// nothing.
+// for an earlier one goes to it, at once: a receiver that restarts elsewhere
+// misses nothing.
 func (s *Sim) SetEndpoint(e Endpoint) string {
-	id := s.AddEndpoint(e)
+	row := e.row()
 	s.act(func(c *call) *apiError {
-		for _, d := range c.state.Pending {
-			d.Endpoint = id
-		}
-		var others []string
-		c.state.Endpoints.oldest(func(old string, _ *endpoint) bool {
-			if old != id {
-				others = append(others, old)
+		c.putEndpoint(row)
+		for _, old := range slices.Clone(c.state.Endpoints.Order) {
+			if old != row.ID {
+				c.state.Endpoints.remove(old)
 			}
-			return true
-		})
-		for _, old := range others {
-			c.state.Endpoints.remove(old)
 		}
+		for id := range c.state.Waiting {
+			c.state.Waiting[id] = []string{row.ID}
+		}
+		var pending []*delivery
+		sent := map[string]bool{}
+		for _, d := range c.state.Pending {
+			// An attempt on the wire belongs to the endpoint that is gone; its
+			// event is sent anew.
+			if !sent[d.Event] {
+				sent[d.Event] = true
+				pending = append(pending, &delivery{Event: d.Event, Endpoint: row.ID, Due: c.now(), Held: d.Held})
+			}
+		}
+		c.state.Pending = pending
 		return nil
 	})
-	return id
+	return row.ID
 }

@@ -271,3 +271,32 @@ func TestUnknownEvent(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// An account whose receiver moved sends it what the old one did not take.
+func TestSetEndpoint(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, retries(time.Hour))
+	old := w.listen()
+	old.setRefuse(true)
+	w.customer()
+	w.settle()
+	b := &inbox{secret: "whsec_moved"}
+	server := httptest.NewServer(b)
+	t.Cleanup(server.Close)
+	w.SetEndpoint(stripesim.Endpoint{URL: server.URL, Secrets: []string{b.secret}})
+	w.customer()
+	w.settle()
+	w.Advance(2 * time.Hour)
+	w.settle()
+	if len(b.events()) != 2 || len(old.payloads) != 1 {
+		t.Errorf("%d events, %d to the old address", len(b.events()), len(old.payloads))
+	}
+	for _, e := range w.Events() {
+		if e.PendingWebhooks != 0 {
+			t.Errorf("%s is still pending", e.ID)
+		}
+	}
+	if r := w.must(w.get("/v1/webhook_endpoints", "")); len(r.json["data"].([]any)) != 1 {
+		t.Errorf("%s", r.body)
+	}
+}

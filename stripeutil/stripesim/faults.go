@@ -1,6 +1,7 @@
 package stripesim
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -73,6 +74,9 @@ func (s *Sim) takeFault(q *request) *Fault {
 	replay := q.key != "" && s.unexpired(q.key) != nil
 	for i, f := range s.faults {
 		if f.Method != "" && f.Method != q.method || !matchPath(f.Path, q.path) || replay && f.changesOutcome() {
+			continue
+		}
+		if f.EventFirst && q.method == http.MethodGet { // reading makes no events
 			continue
 		}
 		used := *f

@@ -66,6 +66,26 @@ func TestFileKeepsEverything(t *testing.T) {
 	}
 }
 
+// Nobody is left to release what was held: it is due after the restart.
+func TestFileReleasesHeld(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "stripe.json")
+	w := newWorld(t, withFile(name))
+	b := w.listen()
+	w.InjectDelivery(stripesim.DeliveryFault{Kind: stripesim.Hold})
+	w.customer()
+	w.settle()
+	w.Close()
+	if n := len(b.events()); n != 0 {
+		t.Fatalf("%d events though held", n)
+	}
+	next := newWorld(t, withFile(name))
+	next.settle()
+	if n := len(b.events()); n != 1 {
+		t.Errorf("%d events", n)
+	}
+}
+
 // What was answered is in the file: the file is written before the answer.
 func TestFileWrittenBeforeAnswer(t *testing.T) {
 	t.Parallel()

@@ -48,6 +48,8 @@ func newWorld(t *testing.T, options ...func(*stripesim.Options)) *world {
 	w.url = server.URL
 	w.api = newClient(sim.SecretKey(), server.URL)
 	t.Cleanup(func() {
+		sim.ClearFaults()
+		w.get("/v1/events", "limit=100") // for the referee, which looks at what the events are about
 		sim.Close()
 		server.Close()
 		if w.check {

@@ -340,6 +340,13 @@ func TestDisputes(t *testing.T) {
 	}
 	w.wantTypes(n, "charge.dispute.created", "charge.dispute.funds_withdrawn")
 	w.refused(w.post("/v1/refunds", "charge="+ch), 400, "charge_disputed", "")
+	if r := w.must(w.post("/v1/disputes/"+d, "evidence[uncategorized_text]=they+came+in+person")); r.str("status") != "under_review" {
+		t.Errorf("%s", r.body)
+	}
+	if r := w.post("/v1/disputes/"+d, "evidence[uncategorized_text]=again"); r.status != 400 {
+		t.Errorf("evidence twice: %d", r.status)
+	}
+	w.wantTypes(n+2, "charge.dispute.updated")
 	n = len(w.Events())
 	if _, err := o.CloseDispute(d, true); err != nil {
 		t.Fatal(err)

@@ -68,22 +68,25 @@ func (o *Operator) SetDefaultPaymentMethod(customer, pm string) (string, error) 
 	})
 }
 
-// AttachCard attaches a new method made from a test token.
+// AttachCard attaches a new method made from a test token, in live mode too,
+// where the API has no such tokens.
 func (o *Operator) AttachCard(customer, token string) (pm string, err error) {
 	err = o.s.act(func(c *call) *apiError {
 		cus, err := c.liveCustomer(customer)
 		if err != nil {
 			return err
 		}
-		m, err := c.methodFor(token, "payment_method")
-		if err == nil {
-			err = c.attachable(m)
+		spec, ok := cardFor(token)
+		if !ok {
+			return noSuch("PaymentMethod", token, "payment_method")
 		}
-		if err == nil {
-			c.attachTo(cus, m)
-			pm = m.ID
+		m := c.newMethod(token, spec)
+		if err := c.attachable(m); err != nil {
+			return err
 		}
-		return err
+		c.attachTo(cus, m)
+		pm = m.ID
+		return nil
 	})
 	return pm, err
 }

@@ -186,6 +186,13 @@ func TestLivemodeFollowsTheKey(t *testing.T) {
 	}
 	// Test tokens do not exist there.
 	w.refused(w.post("/v1/payment_methods/pm_card_visa/attach", "customer="+cus), 404, "resource_missing", "payment_method")
+	pm, err := w.Operator().AttachCard(cus, "pm_card_visa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := w.must(w.charge(cus, pm, "500")); r.json["livemode"] != true {
+		t.Errorf("a test payment: %s", r.body)
+	}
 }
 
 func TestRateLimit(t *testing.T) {
