@@ -40,6 +40,12 @@ func (s *Server) putAsset(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := texts("currency", deref(in.Currency)); err != nil {
+		return err
+	}
+	if err := filled(field{"currency", in.Currency}); err != nil {
+		return err
+	}
 	a, err := s.Ledger.PutAsset(c.ctx(), ledger.AssetInput{Code: c.r.PathValue("code"), Scale: *in.Scale, Price: price,
 		Currency: strings.ToLower(deref(in.Currency))})
 	if err != nil {
@@ -64,7 +70,15 @@ func (s *Server) getAsset(c *call) error {
 }
 
 func (s *Server) listAssets(c *call) error {
+	limit, after, err := c.page()
+	if err != nil {
+		return err
+	}
 	assets, err := s.Ledger.Assets(c.ctx())
+	if err != nil {
+		return err
+	}
+	assets, err = pageOf(assets, func(a *ledger.Asset) string { return a.Code }, limit, after)
 	if err != nil {
 		return err
 	}
@@ -72,5 +86,5 @@ func (s *Server) listAssets(c *call) error {
 	for i, a := range assets {
 		objects[i] = newAsset(a)
 	}
-	return c.reply(http.StatusOK, list(objects, len(objects)))
+	return c.reply(http.StatusOK, list(objects, limit))
 }

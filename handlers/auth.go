@@ -46,8 +46,8 @@ func (c *keyCache) put(hash [32]byte, k ledger.APIKey) {
 
 // authorize lets a request through whose key has the scope. A key with the scope admin may do everything.
 func (s *Server) authorize(c *call, scope string) error {
-	secret, ok := strings.CutPrefix(c.r.Header.Get("Authorization"), "Bearer ")
-	if !ok || secret == "" {
+	scheme, secret, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
 		return badKey("no API key was given; send Authorization: Bearer <key>")
 	}
 	hash := ledger.HashKey(secret)

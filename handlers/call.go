@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -30,6 +32,8 @@ type call struct {
 	r    *http.Request
 	id   string // of the request
 	done bool   // an answer was begun
+
+	query url.Values // only what the route takes
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
@@ -49,6 +53,9 @@ func (s *Server) api(scope string, handle func(*call) error) http.Handler {
 		if err := s.authorize(c, scope); err != nil {
 			return err
 		}
+		if err := c.readQuery(queries[c.r.Pattern]); err != nil {
+			return err
+		}
 		return handle(c)
 	})
 }
@@ -62,6 +69,24 @@ func (s *Server) open(handle func(*call) error) http.Handler {
 			s.respondError(c, err)
 		}
 	})
+}
+
+// readQuery reads the query; a name that the route does not take, and what is no query, is refused.
+func (c *call) readQuery(takes []string) error {
+	if c.r.URL.RawQuery == "" {
+		return nil
+	}
+	q, err := url.ParseQuery(c.r.URL.RawQuery)
+	if err != nil {
+		return invalid("", "the query can't be read: "+brief(err.Error()))
+	}
+	for name := range q {
+		if !slices.Contains(takes, name) {
+			return unknown(name)
+		}
+	}
+	c.query = q
+	return nil
 }
 
 // send writes an answer that is already JSON.
@@ -139,17 +164,62 @@ func decodeJSON(body []byte, in any) error {
 		if _, more := d.Token(); more != io.EOF {
 			return invalid("", "the body goes on after its JSON object")
 		}
+		if name := otherCase(body); name != "" {
+			return unknown(name)
+		}
 		return nil
 	}
 	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) && wrong.Field == "" {
+		return invalid("", "what is sent must be an object, not "+article(wrong.Value))
+	}
 	if errors.As(err, &wrong) {
-		return invalid(wrong.Field, wrong.Field+" must be "+article(wrong.Type.String())+", not "+article(wrong.Value))
+		field, _, _ := strings.Cut(wrong.Field, "metadata.") // whose names are the caller's
+		if field == "" {
+			field = "metadata"
+		}
+		return invalid(field, field+" must be "+article(wrong.Type.String())+", not "+article(wrong.Value))
 	}
 	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		name := strings.Trim(field, `"`)
-		return &fault{http.StatusBadRequest, "invalid_request_error", "parameter_unknown", name, "unknown parameter: " + name}
+		return unknown(strings.Trim(field, `"`))
 	}
-	return invalid("", "the body is not a JSON object: "+strings.TrimPrefix(err.Error(), "json: "))
+	return invalid("", "the body is not a JSON object: "+brief(strings.TrimPrefix(err.Error(), "json: ")))
+}
+
+func unknown(name string) error {
+	name = brief(name)
+	return &fault{http.StatusBadRequest, "invalid_request_error", "parameter_unknown", name, "unknown parameter: " + name}
+}
+
+// brief keeps what a caller sent from filling the answer.
+func brief(s string) string {
+	if len(s) > 100 {
+		return strings.ToValidUTF8(s[:100], "") + "…"
+	}
+	return s
+}
+
+// otherCase finds a field that encoding/json took for one of ours although its case is another. All of ours
+// are in lower case, so a body without a capital has none, and most bodies are not read twice.
+func otherCase(body []byte) string {
+	if !slices.ContainsFunc(body, func(b byte) bool { return 'A' <= b && b <= 'Z' || b >= utf8.RuneSelf || b == '\\' }) {
+		return ""
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(body, &fields) != nil {
+		return ""
+	}
+	for name, value := range fields {
+		if strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
+			return name
+		}
+		if name != "metadata" && value[0] == '{' {
+			if within := otherCase(value); within != "" {
+				return within
+			}
+		}
+	}
+	return ""
 }
 
 // article names a Go type in JSON's words.
@@ -175,6 +245,9 @@ func article(kind string) string {
 
 // text refuses a text that is too long or that no database takes.
 func text(param, s string, most int) error {
+	if !utf8.ValidString(s) {
+		return invalid(param, param+" is not UTF-8")
+	}
 	if len(s) > most {
 		return invalid(param, param+" is longer than "+strconv.Itoa(most)+" bytes")
 	}
@@ -189,6 +262,22 @@ func texts(pairs ...string) error {
 	for i := 0; i < len(pairs); i += 2 {
 		if err := text(pairs[i], pairs[i+1], maxText); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// field is one that may be left out, but not sent empty: whoever does meant to send something.
+type field struct {
+	name  string
+	value *string
+}
+
+// filled refuses the first field that was sent empty.
+func filled(fields ...field) error {
+	for _, f := range fields {
+		if f.value != nil && *f.value == "" {
+			return invalid(f.name, f.name+" is empty: leave it out, or say something")
 		}
 	}
 	return nil
@@ -252,15 +341,30 @@ func metadata(m map[string]string) (string, error) {
 
 // page reads a list's limit and starting_after.
 func (c *call) page() (limit int, after string, err error) {
-	q := c.r.URL.Query()
 	limit = 20
-	if s := q.Get("limit"); s != "" {
+	if s := c.query.Get("limit"); c.query.Has("limit") {
 		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > 100 {
 			return 0, "", invalid("limit", "limit must be 1 to 100")
 		}
 	}
-	after = q.Get("starting_after")
+	after = c.query.Get("starting_after")
 	return limit, after, text("starting_after", after, maxText)
+}
+
+// pageOf is the page of a list that was read whole, of one object more than limit where there is more.
+func pageOf[T any](all []T, id func(*T) string, limit int, after string) ([]T, error) {
+	if after != "" {
+		i := slices.IndexFunc(all, func(v T) bool { return id(&v) == after })
+		if i < 0 {
+			return nil, noneBefore(after)
+		}
+		all = all[i+1:]
+	}
+	return all[:min(len(all), limit+1)], nil
+}
+
+func noneBefore(after string) error {
+	return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "starting_after", "starting_after: this list has no '" + after + "'"}
 }
 
 // list is a page of a list; objects holds one more than limit where there is more.

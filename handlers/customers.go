@@ -52,6 +52,9 @@ func (s *Server) postCustomer(c *call) error {
 	if in.ID == nil {
 		return missing("id")
 	}
+	if err := filled(field{"stripe_customer", in.StripeCustomer}); err != nil {
+		return err
+	}
 	if err := ledger.CheckCustomerID(*in.ID); err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (s *Server) postCustomer(c *call) error {
 	if err := texts("email", want.Email, "name", want.Name, "stripe_customer", want.StripeCustomer); err != nil {
 		return err
 	}
-	key, err := c.key(deref(in.IdempotencyKey))
+	key, err := c.key(in.IdempotencyKey)
 	if err != nil {
 		return err
 	}

@@ -68,8 +68,11 @@ func (s *Server) postGrant(c *call) error {
 	if err := decodeJSON(body, &in); err != nil {
 		return err
 	}
-	if in.Customer == nil {
+	if deref(in.Customer) == "" {
 		return missing("customer")
+	}
+	if err := filled(field{"asset", in.Asset}, field{"kind", in.Kind}, field{"covers", in.Covers}); err != nil {
+		return err
 	}
 	want := ledger.GrantInput{Customer: *in.Customer, Asset: deref(in.Asset), Kind: deref(in.Kind), Priority: ledger.DefaultPriority,
 		Covers: deref(in.Covers), Reason: deref(in.Reason), Cost: in.Cost}
@@ -91,7 +94,7 @@ func (s *Server) postGrant(c *call) error {
 	if err := texts("customer", want.Customer, "asset", want.Asset, "reason", want.Reason); err != nil {
 		return err
 	}
-	key, err := c.key(deref(in.IdempotencyKey))
+	key, err := c.key(in.IdempotencyKey)
 	if err != nil {
 		return err
 	}
@@ -125,8 +128,8 @@ func (s *Server) listGrants(c *call) error {
 	if err != nil {
 		return err
 	}
-	q := c.r.URL.Query()
-	if !q.Has("customer") {
+	q := c.query
+	if q.Get("customer") == "" {
 		return missing("customer")
 	}
 	status := q.Get("status")
@@ -164,7 +167,7 @@ func (s *Server) voidGrant(c *call) error {
 	if err := texts("reason", deref(in.Reason)); err != nil {
 		return err
 	}
-	key, err := c.key("")
+	key, err := c.key(nil)
 	if err != nil {
 		return err
 	}

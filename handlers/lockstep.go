@@ -198,8 +198,11 @@ func (s *Server) postReconcile(c *call) error {
 	if err := c.decodeOptional(&in); err != nil {
 		return err
 	}
-	key, err := c.key("")
+	key, err := c.key(nil)
 	if err != nil {
+		return err
+	}
+	if err := filled(field{"customer", in.Customer}); err != nil { // null is all customers, "" is a mistake
 		return err
 	}
 	if err := texts("customer", deref(in.Customer)); err != nil {

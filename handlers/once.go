@@ -6,14 +6,21 @@ import (
 	"lockstep/ledger"
 )
 
-// key is the request's idempotency key, from the header or the body.
-func (c *call) key(inBody string) (string, error) {
-	key := c.r.Header.Get("Idempotency-Key")
-	if key != "" && inBody != "" && key != inBody {
+// key is the request's idempotency key, from the header or the body. An empty one protects from nothing, and
+// whoever sends it thinks that it does.
+func (c *call) key(inBody *string) (string, error) {
+	key, sent := "", c.r.Header["Idempotency-Key"]
+	if len(sent) > 0 {
+		key = sent[0]
+	}
+	if len(sent) > 0 && key == "" || inBody != nil && *inBody == "" {
+		return "", invalid("idempotency_key", "the idempotency key is empty: leave it out, or send one")
+	}
+	if key != "" && inBody != nil && key != *inBody {
 		return "", invalid("idempotency_key", "the Idempotency-Key header and idempotency_key in the body differ: send one")
 	}
-	if key == "" {
-		key = inBody
+	if inBody != nil {
+		key = *inBody
 	}
 	return key, text("idempotency_key", key, maxKey)
 }
@@ -50,12 +57,12 @@ func (s *Server) once(c *call, key string, bucket int16, request []string, make 
 	if err != nil {
 		return err
 	}
-	kept, err := s.Ledger.KeepAnswer(c.ctx(), once, status, string(body))
+	kept, first, err := s.Ledger.KeepAnswer(c.ctx(), once, status, string(body))
 	if err != nil {
 		return err
 	}
 	s.Ledger.KeyUsed(once)
-	if kept.Body != string(body) {
+	if !first {
 		return c.replay(kept.Status, kept.Body)
 	}
 	return c.send(status, body)

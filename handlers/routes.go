@@ -2,6 +2,8 @@ package handlers
 
 import (
 	"net/http"
+	"path"
+	"strings"
 )
 
 // routes is the table of contents: one line a route, with the scope that a key needs for it.
@@ -52,24 +54,49 @@ func (s *Server) routes() http.Handler {
 		mux.Handle(r.pattern, s.api(r.scope, r.handle))
 	}
 	mux.Handle("POST /webhooks/stripe", s.open(s.postWebhook))
-	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /healthz", s.plain(http.HandlerFunc(s.healthz)))
+	mux.Handle("GET /readyz", s.plain(http.HandlerFunc(s.readyz)))
 	if !s.MetricsElsewhere {
-		mux.Handle("GET /metrics", s.MetricsHandler())
+		mux.Handle("GET /metrics", s.plain(s.MetricsHandler()))
 	}
 	return s.unmatched(mux)
+}
+
+// queries names what a route takes in its query; the others take nothing there.
+var queries = map[string][]string{
+	"GET /v1/customers":                    {"limit", "starting_after"},
+	"GET /v1/customers/{customer}/wallets": {"limit", "starting_after"},
+	"GET /v1/customers/{customer}/check":   {"amount", "asset"},
+	"GET /v1/wallets/{id}/balance":         {"at"},
+	"GET /v1/wallets/{id}/entries":         {"limit", "starting_after"},
+	"GET /v1/assets":                       {"limit", "starting_after"},
+	"GET /v1/grants":                       {"customer", "status", "limit", "starting_after"},
+	"GET /v1/topups":                       {"customer", "limit", "starting_after"},
+}
+
+// plain is a route for everybody that does not speak JSON.
+func (s *Server) plain(h http.Handler) http.Handler {
+	return s.open(func(c *call) error {
+		h.ServeHTTP(c.w, c.r)
+		return nil
+	})
 }
 
 // unmatched answers in the API's own words where no route fits.
 func (s *Server) unmatched(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, pattern := mux.Handler(r); pattern != "" {
+		// A path that is not clean gets no redirect, which most clients would not follow with a POST.
+		asked := r.URL.EscapedPath()
+		clean := path.Clean(asked) == strings.TrimSuffix(asked, "/") || asked == "/"
+		if _, pattern := mux.Handler(r); pattern != "" && clean {
 			mux.ServeHTTP(w, r)
 			return
 		}
 		s.open(func(c *call) error {
 			probe := &statusProbe{header: make(http.Header)}
-			mux.ServeHTTP(probe, r)
+			if clean {
+				mux.ServeHTTP(probe, r)
+			}
 			if probe.status == http.StatusMethodNotAllowed {
 				w.Header().Set("Allow", probe.header.Get("Allow"))
 				return &fault{http.StatusMethodNotAllowed, "invalid_request_error", "parameter_invalid", "", "method " + r.Method + " is not allowed here; allowed: " + probe.header.Get("Allow")}

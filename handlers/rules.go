@@ -116,6 +116,9 @@ func (q *ruleRequest) rule() (in ledger.RuleInput, err error) {
 	in = ledger.RuleInput{Enabled: q.Enabled == nil || *q.Enabled, ThresholdPercent: q.ThresholdPercent, Mode: deref(q.Mode),
 		Settlement: deref(q.Settlement), PaymentMethod: deref(q.PaymentMethod), GrantPriority: ledger.DefaultPriority,
 		MinimumCharge: stripeutil.MinimumCharge}
+	if err := filled(field{"mode", q.Mode}, field{"settlement", q.Settlement}, field{"payment_method", q.PaymentMethod}); err != nil {
+		return in, err
+	}
 	if in.Threshold, err = optionalAmount("threshold", q.Threshold); err != nil {
 		return in, err
 	}
@@ -130,6 +133,9 @@ func (q *ruleRequest) rule() (in ledger.RuleInput, err error) {
 		in.CapInterval = q.SpendCap.Interval
 	}
 	if g := q.Grant; g != nil {
+		if err := filled(field{"grant.kind", g.Kind}); err != nil {
+			return in, err
+		}
 		in.GrantKind, in.GrantExpiresInDays = deref(g.Kind), g.ExpiresInDays
 		if g.Priority != nil {
 			in.GrantPriority = *g.Priority
@@ -181,7 +187,7 @@ func (s *Server) switchRule(c *call, change func(context.Context, string) (ledge
 	if err := c.decodeOptional(&struct{}{}); err != nil {
 		return err
 	}
-	key, err := c.key("")
+	key, err := c.key(nil)
 	if err != nil {
 		return err
 	}

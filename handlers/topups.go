@@ -62,8 +62,11 @@ func (s *Server) postTopup(c *call) error {
 	if err := c.decode(&in); err != nil {
 		return err
 	}
-	if in.Customer == nil {
+	if deref(in.Customer) == "" {
 		return missing("customer")
+	}
+	if err := filled(field{"asset", in.Asset}, field{"mode", in.Mode}, field{"payment_method", in.PaymentMethod}); err != nil {
+		return err
 	}
 	want := ledger.TopupInput{Customer: *in.Customer, Asset: deref(in.Asset), Mode: deref(in.Mode), PaymentMethod: deref(in.PaymentMethod),
 		MinimumCharge: stripeutil.MinimumCharge}
@@ -74,7 +77,7 @@ func (s *Server) postTopup(c *call) error {
 	if err := texts("customer", want.Customer, "asset", want.Asset, "mode", want.Mode, "payment_method", want.PaymentMethod); err != nil {
 		return err
 	}
-	key, err := c.key(deref(in.IdempotencyKey))
+	key, err := c.key(in.IdempotencyKey)
 	if err != nil {
 		return err
 	}
@@ -131,7 +134,7 @@ func (s *Server) listTopups(c *call) error {
 	if err != nil {
 		return err
 	}
-	id := c.r.URL.Query().Get("customer")
+	id := c.query.Get("customer")
 	if id == "" {
 		return missing("customer")
 	}
@@ -157,7 +160,7 @@ func (s *Server) cancelTopup(c *call) error {
 	if err := c.decodeOptional(&struct{}{}); err != nil {
 		return err
 	}
-	key, err := c.key("")
+	key, err := c.key(nil)
 	if err != nil {
 		return err
 	}

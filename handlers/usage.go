@@ -24,6 +24,9 @@ func (e *usageEvent) debit(key string) (ledger.DebitInput, error) {
 	if in.Customer == "" {
 		return in, missing("customer")
 	}
+	if err := filled(field{"asset", e.Asset}, field{"idempotency_key", e.IdempotencyKey}); err != nil {
+		return in, err
+	}
 	if err := texts("customer", in.Customer, "asset", in.Asset); err != nil {
 		return in, err
 	}
@@ -54,7 +57,7 @@ func (s *Server) postUsage(c *call) error {
 	if err := c.decode(&e); err != nil {
 		return err
 	}
-	key, err := c.key(deref(e.IdempotencyKey))
+	key, err := c.key(e.IdempotencyKey)
 	if err != nil {
 		return err
 	}
@@ -95,7 +98,7 @@ func (s *Server) postUsageBatch(c *call) error {
 	case len(in.Events) > maxEvents:
 		return invalid("events", "events has "+strconv.Itoa(len(in.Events))+" events; at most "+strconv.Itoa(maxEvents)+" go in one batch")
 	}
-	key, err := c.key("")
+	key, err := c.key(nil)
 	if err != nil {
 		return err
 	}
@@ -216,12 +219,7 @@ func (s *Server) getDebit(c *call) error {
 }
 
 func (s *Server) getCheck(c *call) error {
-	q := c.r.URL.Query()
-	for name := range q {
-		if name != "amount" && name != "asset" {
-			return &fault{http.StatusBadRequest, "invalid_request_error", "parameter_unknown", name, "unknown parameter: " + name}
-		}
-	}
+	q := c.query
 	if !q.Has("amount") {
 		return missing("amount")
 	}

@@ -3,6 +3,7 @@ package handlers
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"lockstep/ledger"
 )
@@ -60,8 +61,11 @@ func (s *Server) postWallet(c *call) error {
 	if err := c.decode(&in); err != nil {
 		return err
 	}
-	if in.Asset == nil {
+	if deref(in.Asset) == "" {
 		return missing("asset")
+	}
+	if err := filled(field{"scope", in.Scope}); err != nil {
+		return err
 	}
 	want := ledger.WalletInput{Customer: c.r.PathValue("customer"), Asset: *in.Asset, Scope: deref(in.Scope)}
 	if err := texts("customer", want.Customer, "asset", want.Asset, "scope", want.Scope); err != nil {
@@ -73,7 +77,7 @@ func (s *Server) postWallet(c *call) error {
 			return err
 		}
 	}
-	key, err := c.key(deref(in.IdempotencyKey))
+	key, err := c.key(in.IdempotencyKey)
 	if err != nil {
 		return err
 	}
@@ -96,7 +100,7 @@ func (s *Server) listWallets(c *call) error {
 	if err != nil {
 		return err
 	}
-	limit, _, err := c.page()
+	limit, after, err := c.page()
 	if err != nil {
 		return err
 	}
@@ -104,13 +108,18 @@ func (s *Server) listWallets(c *call) error {
 	if err != nil {
 		return err
 	}
+	slices.Reverse(wallets) // newest first, as every list
+	wallets, err = pageOf(wallets, func(w *ledger.Wallet) string { return w.ID }, limit, after)
+	if err != nil {
+		return err
+	}
 	objects := make([]walletJSON, len(wallets))
-	for i := range wallets { // newest first, as every list
-		if objects[len(wallets)-1-i], err = s.walletJSON(c, &wallets[i]); err != nil {
+	for i := range wallets {
+		if objects[i], err = s.walletJSON(c, &wallets[i]); err != nil {
 			return err
 		}
 	}
-	return c.reply(http.StatusOK, list(objects, max(limit, len(objects))))
+	return c.reply(http.StatusOK, list(objects, limit))
 }
 
 // wallet is the one in the path.
@@ -140,7 +149,7 @@ func (s *Server) getBalance(c *call) error {
 		return err
 	}
 	at, b, seq := s.Ledger.Now(), w.Balance(), w.Seq
-	if asked := c.r.URL.Query().Get("at"); asked != "" {
+	if asked := c.query.Get("at"); c.query.Has("at") {
 		t, err := when("at", &asked)
 		if err != nil {
 			return err

@@ -93,23 +93,22 @@ func (l *Ledger) FindAnswer(ctx context.Context, once Once) (a Answer, found boo
 }
 
 // KeepAnswer keeps the answer of a call under its key and says what is kept: the first that came, so that
-// every sender of one key gets the same bytes. The answer must not be sent before.
-func (l *Ledger) KeepAnswer(ctx context.Context, once Once, status int, body string) (Answer, error) {
+// every sender of one key gets the same bytes. first says that it is this one. The answer must not be sent
+// before.
+func (l *Ledger) KeepAnswer(ctx context.Context, once Once, status int, body string) (kept Answer, first bool, err error) {
 	if once.Key == "" {
-		return Answer{Status: status, Body: body}, nil
+		return Answer{Status: status, Body: body}, true, nil
 	}
-	var kept Answer
-	err := l.db.GetContext(ctx, &kept, `
+	first, err = l.getRow(ctx, &kept, `
 		insert into answers (bucket, key, request, status, body, created_at) values ($1, $2, $3, $4, $5, $6)
-		on conflict (bucket, key) do update set status = coalesce(answers.status, excluded.status), body = coalesce(answers.body, excluded.body)
+		on conflict (bucket, key) do update set status = excluded.status, body = excluded.body
+			where answers.body is null and answers.request = excluded.request
 		returning refers_to, status, body, request`, once.Bucket, once.Key, once.Request, status, body, l.Now())
-	if err != nil {
-		return Answer{}, err
+	if err != nil || first {
+		return kept, first, err
 	}
-	if kept.Request != once.Request {
-		return Answer{}, keyReused()
-	}
-	return kept, nil
+	kept, _, err = l.FindAnswer(ctx, once)
+	return kept, false, err
 }
 
 // BucketOfKey is the bucket for the answer of a call that is about no customer.

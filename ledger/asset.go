@@ -125,10 +125,10 @@ func (a Asset) price() (p price, ok bool) {
 	return price{pico: pico, currency: a.Currency}, ok
 }
 
-// Assets lists the assets that were made, by code.
+// Assets lists the assets that were made, newest first.
 func (l *Ledger) Assets(ctx context.Context) ([]Asset, error) {
 	var codes []string
-	if err := l.db.SelectContext(ctx, &codes, `select code from assets order by code`); err != nil {
+	if err := l.db.SelectContext(ctx, &codes, `select code from assets order by created_at desc, code desc`); err != nil {
 		return nil, err
 	}
 	assets := make([]Asset, 0, len(codes))

@@ -53,6 +53,7 @@ type worldOptions struct {
 	stripeURL string         // where sim listens
 	clock     *testClock     // nil: one of its own
 	secrets   []string       // of the webhook endpoint
+	idle      bool           // the gateway only keeps the books for the checks at the end
 	noWebhook bool           // Stripe has no endpoint: only the backfill tells
 	mirror    time.Duration  // interval
 	backfill  time.Duration  // interval; an hour: what a test sees came by webhook
@@ -133,6 +134,11 @@ func (w *world) start(first bool) {
 	g, err := newGateway(context.Background(), c, log, w.o.url)
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.o.idle {
+		w.g = g
+		w.t.Cleanup(func() { _ = g.ledger.Close() })
+		return
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	addr, ended := make(chan net.Addr, 1), make(chan error, 1)
@@ -332,6 +338,11 @@ func (w *world) available(customer string) string {
 // inStep waits until the customer's balance in Stripe is what the ledger says.
 func (w *world) inStep(customer string) {
 	w.t.Helper()
+	w.inStepWithin(patience, customer)
+}
+
+func (w *world) inStepWithin(limit time.Duration, customer string) {
+	w.t.Helper()
 	stripeID := w.must("GET", "/v1/customers/"+customer, nil).str("stripe_customer")
 	var a answer
 	var balance int64
@@ -340,7 +351,7 @@ func (w *world) inStep(customer string) {
 			w.t.Logf("lockstep of %s: %v; at Stripe %d", customer, a, balance)
 		}
 	}()
-	w.eventually(customer+" is in step with Stripe", func() bool {
+	w.within(limit, customer+" is in step with Stripe", func() bool {
 		a = w.call("GET", "/v1/customers/"+customer+"/lockstep", nil)
 		c, _ := w.sim.Customer(stripeID)
 		balance = c.Balance
@@ -348,12 +359,20 @@ func (w *world) inStep(customer string) {
 	})
 }
 
-// eventually polls until f holds, for 15 seconds at most.
+// patience is how long a test waits for what takes a moment.
+const patience = 15 * time.Second
+
+// eventually polls until f holds, and fails the test when its patience ends.
 func (w *world) eventually(what string, f func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(15 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
+	w.within(patience, what, f)
+}
+
+func (w *world) within(limit time.Duration, what string, f func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(limit); !f(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			w.t.Fatalf("not within 15 s: %s", what)
+			w.t.Fatalf("not within %v: %s", limit, what)
 		}
 	}
 }

@@ -93,8 +93,8 @@ func updateBalanceTransaction(c *call) (any, *apiError) {
 	if err := c.done(); err != nil {
 		return nil, err
 	}
-	*t = next
-	return t, nil
+	c.state.BalanceTransactions.put(t.ID, &next)
+	return &next, nil
 }
 
 func listBalanceTransactions(c *call) (any, *apiError) {

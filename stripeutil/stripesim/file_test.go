@@ -21,6 +21,7 @@ func TestFileKeepsEverything(t *testing.T) {
 	cus, pm := w.withCard("pm_usBankAccount_success")
 	path := "/v1/customers/" + cus + "/balance_transactions"
 	first := w.must(w.post(path, "amount=-5&currency=usd", "Idempotency-Key", "k"))
+	w.must(w.post(path+"/"+first.str("id"), "description=told+later"))
 	w.must(w.charge(cus, pm, "500"))
 	declining := w.attach(cus, "pm_card_stripesim_insufficientFunds")
 	if r := w.charge(cus, declining, "500"); r.status != 402 {
@@ -49,6 +50,9 @@ func TestFileKeepsEverything(t *testing.T) {
 	again := next.must(next.post(path, "amount=-5&currency=usd", "Idempotency-Key", "k"))
 	if again.body != first.body || again.header.Get("Idempotent-Replayed") != "true" {
 		t.Errorf("the key is forgotten: %s", again.body)
+	}
+	if got := next.BalanceTransactions(cus); len(got) != 1 || got[0].Description != "told later" {
+		t.Errorf("transactions %+v", got)
 	}
 	if got := next.Events(); len(got) != len(events) || string(got[2].Object) != string(events[2].Object) {
 		t.Errorf("%d events, want %d", len(got), len(events))

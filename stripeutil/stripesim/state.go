@@ -11,12 +11,12 @@ const (
 	eventLife = 30 * 24 * time.Hour // GET /v1/events goes back 30 days
 )
 
-// state is all that a restart must find again. Its JSON is the state file.
+// state is all that a restart must find again: see file.go.
 type state struct {
 	Offset time.Duration // what Advance added to the clock
 
 	Customers           table[customer]
-	BalanceTransactions table[balanceTransaction]
+	BalanceTransactions table[balanceTransaction] `json:"-"` // lines of their own in the file, like events
 	PaymentMethods      table[paymentMethod]
 	SetupIntents        table[setupIntent]
 	PaymentIntents      table[paymentIntent]
@@ -30,7 +30,7 @@ type state struct {
 	Prices              table[price]
 	Sessions            table[checkoutSession]
 	Endpoints           table[endpoint]
-	Events              table[event]
+	Events              table[event] `json:"-"`
 
 	Tokens  map[string]string        // payment method id -> the test token it came from
 	Used    map[string]bool          // payment methods spent or detached: never usable again
@@ -75,6 +75,8 @@ func (st *state) repair() {
 type table[T any] struct {
 	Order []string
 	Rows  map[string]*T
+
+	kept map[string][]byte // lines of the state file; see line
 }
 
 func (t *table[T]) put(id string, row *T) {
@@ -85,6 +87,20 @@ func (t *table[T]) put(id string, row *T) {
 		t.Order = append(t.Order, id)
 	}
 	t.Rows[id] = row
+	delete(t.kept, id)
+}
+
+// line renders a row for the state file and keeps the result until the row is
+// put again: whoever changes such a row must put it.
+func (t *table[T]) line(id string, r record) []byte {
+	if l := t.kept[id]; l != nil {
+		return l
+	}
+	if t.kept == nil {
+		t.kept = map[string][]byte{}
+	}
+	t.kept[id] = encode(r)
+	return t.kept[id]
 }
 
 func (t *table[T]) get(id string) *T { return t.Rows[id] }
@@ -139,6 +155,7 @@ func (st *state) dropEvents(t int64) {
 			return
 		}
 		delete(st.Events.Rows, id)
+		delete(st.Events.kept, id)
 		delete(st.Waiting, id)
 		st.Pending = slices.DeleteFunc(st.Pending, func(d *delivery) bool { return d.Event == id })
 		st.Events.Order = st.Events.Order[1:]

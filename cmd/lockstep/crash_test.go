@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"lockstep/stripeutil/stripesim"
+)
+
+// process is a gateway in a process of its own, which can be killed.
+type process struct {
+	cmd  *exec.Cmd
+	base string
+	done chan struct{} // closed when it has ended
+	log  *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// spawn starts a gateway process on the world's database and Stripe that kills itself at a point, "" for never.
+func (w *world) spawn(crashAt string) *process {
+	w.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(exe, "serve"), base: "http://" + address, done: make(chan struct{}), log: &lockedBuffer{}}
+	p.cmd.Stderr, p.cmd.Stdout = p.log, io.Discard
+	p.cmd.Env = append(os.Environ(), asMain+"=1", "LOCKSTEP_CRASH_AT="+crashAt, "DATABASE_URL="+w.o.url, "LISTEN_ADDR="+address,
+		"STRIPE_SECRET_KEY="+w.sim.SecretKey(), "STRIPE_WEBHOOK_SECRET="+strings.Join(w.o.secrets, ","), "STRIPE_API_BASE="+w.o.stripeURL,
+		"STRIPE_REQUESTS_PER_SECOND=1000", "LOCKSTEP_API_KEY="+w.key, "MIRROR_INTERVAL=100ms", "BACKFILL_INTERVAL=2s", "LOG_LEVEL=debug")
+	if err := p.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() { _ = p.cmd.Wait(); close(p.done) }()
+	w.t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		if w.t.Failed() {
+			w.t.Logf("log of the process that crashes at %q:\n%s", crashAt, p.log)
+		}
+	})
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get(p.base + "/readyz")
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return p
+			}
+		}
+		select {
+		case <-p.done:
+			return p // it had reached its point already
+		default:
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("the process did not come up:\n%s", p.log)
+		}
+	}
+}
+
+// killed waits until the process has killed itself, as kill -9 would have.
+func (p *process) killed(t *testing.T) {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("the process never came to its point:\n%s", p.log)
+	}
+	if s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
+		t.Fatalf("the process ended by itself: %v\n%s", p.cmd.ProcessState, p.log)
+	}
+}
+
+// Killed at any step of a charge, the service comes back to one charge and one grant, whether the webhooks
+// reached anybody or not.
+func TestKilledWhileCharging(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"topup.leased", "topup.fixed", "topup.called", "topup.settling", "topup.settled", "event.applied"} {
+		for _, webhooks := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, webhooks %t", point, webhooks), func(t *testing.T) {
+				t.Parallel()
+				w := detached(t)
+				first := w.spawn("")
+				w.base = first.base
+				wallet, stripeID := w.customer("acme", "10", "pm_card_visa")
+				_ = first.cmd.Process.Kill()
+				<-first.done
+
+				doomed := w.spawn(point)
+				w.base = doomed.base
+				if webhooks {
+					w.sim.AddEndpoint(stripesim.Endpoint{URL: doomed.base + "/webhooks/stripe", Secrets: w.o.secrets})
+				}
+				// The rule finds the balance below its threshold and acts at once; the process dies of it.
+				path, rule := "/v1/wallets/"+wallet+"/auto_topup", `{"threshold":"11","amount":"20","spend_cap":{"amount":2000,"currency":"usd","interval":"month"}}`
+				go w.quietly("PUT", path, rule)
+				doomed.killed(t)
+
+				w.base = w.spawn("").base
+				w.must("PUT", path, rule) // its caller had no answer, and asks again
+				w.within(60*time.Second, "the top-up is settled", func() bool { return w.available("acme") == "30" })
+				w.paid("acme", stripeID, "30", 1)
+				if n := len(w.sim.PaymentIntents(stripeID)); n != 1 {
+					t.Errorf("%d payments, want 1", n)
+				}
+				w.inStepWithin(60*time.Second, "acme")
+			})
+		}
+	}
+}
+
+// Killed at any step of a flush, the service posts each difference once.
+func TestKilledWhileFlushing(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"mirror.planned", "mirror.called", "mirror.listed"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			w := detached(t)
+			first := w.spawn("")
+			w.base = first.base
+			_, stripeID := w.customer("acme", "10", "")
+			w.inStepWithin(30*time.Second, "acme")
+			_ = first.cmd.Process.Kill()
+			<-first.done
+
+			doomed := w.spawn(point)
+			w.base = doomed.base
+			w.sim.AddEndpoint(stripesim.Endpoint{URL: doomed.base + "/webhooks/stripe", Secrets: w.o.secrets})
+			if _, err := w.sim.Operator().AdjustBalance(stripeID, -500, "usd", "goodwill"); err != nil {
+				t.Fatal(err)
+			}
+			go w.quietly("POST", "/v1/usage", `{"customer":"acme","amount":"2"}`)
+			doomed.killed(t)
+
+			w.base = w.spawn("").base
+			w.within(60*time.Second, "the goodwill is booked once", func() bool { a := w.available("acme"); return a == "13" || a == "15" })
+			w.inStepWithin(60*time.Second, "acme")
+		})
+	}
+}
+
+// Killed between a customer's row and its Stripe customer, the service makes exactly one.
+func TestKilledWhileMakingACustomer(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"customer.created", "customer.called"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			w := detached(t)
+			doomed := w.spawn(point)
+			w.base = doomed.base
+			go w.quietly("POST", "/v1/customers", `{"id":"acme","name":"Acme"}`)
+			doomed.killed(t)
+			w.base = w.spawn("").base
+			a := w.must("POST", "/v1/customers", `{"id":"acme","name":"Acme"}`)
+			if n := len(w.sim.Customers()); n != 1 || a.str("stripe_customer") != w.sim.Customers()[0].ID {
+				t.Errorf("%d customers in Stripe; answer %v", n, a)
+			}
+		})
+	}
+}
+
+// Every debit that was acknowledged before a kill -9 is there after it, once, and a retry of any other books it.
+func TestKilledWhileDebiting(t *testing.T) {
+	t.Parallel()
+	w := detached(t)
+	p := w.spawn("")
+	w.base = p.base
+	w.customer("acme", "1000", "")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	acknowledged := map[string]string{}
+	for i := range 32 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				key := fmt.Sprint(i, "-", n)
+				body, status := w.quietly("POST", "/v1/usage", `{"customer":"acme","amount":"0.01","idempotency_key":"`+key+`"}`)
+				if status != http.StatusOK {
+					return
+				}
+				mu.Lock()
+				acknowledged[key] = body
+				mu.Unlock()
+			}
+		})
+	}
+	time.Sleep(time.Second)
+	_ = p.cmd.Process.Kill()
+	wg.Wait()
+	w.base = w.spawn("").base
+	if len(acknowledged) < 100 {
+		t.Fatalf("only %d debits before the kill", len(acknowledged))
+	}
+	for key, first := range acknowledged {
+		again := w.call("POST", "/v1/usage", `{"customer":"acme","amount":"0.01","idempotency_key":"`+key+`"}`)
+		if string(again.raw) != first || again.header.Get("Idempotent-Replayed") != "true" {
+			t.Fatalf("%s was acknowledged with %s and is now %v", key, first, again)
+		}
+	}
+}
+
+// Told to stop under load, the service finishes what it has accepted and answers it.
+func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
+	w := detached(t)
+	p := w.spawn("")
+	w.base = p.base
+	w.customer("acme", "1000", "")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	cut := 0
+	for i := range 32 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				_, status := w.quietly("POST", "/v1/usage", fmt.Sprintf(`{"customer":"acme","amount":"0.01","idempotency_key":"%d-%d"}`, i, n))
+				if status != http.StatusOK {
+					mu.Lock()
+					if status != 0 {
+						cut++
+					}
+					mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(500 * time.Millisecond)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	wg.Wait()
+	<-p.done
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 || cut != 0 {
+		t.Errorf("exit code %d, %d requests refused\n%s", code, cut, p.log)
+	}
+}
+
+// detached is a world whose own gateway only keeps the books for the checks at the end: processes take its
+// place. Its workers are as good as stopped.
+func detached(t *testing.T) *world {
+	return newWorld(t, func(o *worldOptions) { o.noWebhook, o.idle = true, true })
+}
+
+// quietly calls and does not mind when nobody answers: status 0.
+func (w *world) quietly(method, path, body string) (answer string, status int) {
+	req, err := http.NewRequestWithContext(context.Background(), method, w.base+path, strings.NewReader(body))
+	if err != nil {
+		return "", 0
+	}
+	req.Header.Set("Authorization", "Bearer "+w.key)
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", 0
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", 0
+	}
+	return string(b), resp.StatusCode
+}
