@@ -356,15 +356,11 @@ func pageOf[T any](all []T, id func(*T) string, limit int, after string) ([]T, e
 	if after != "" {
 		i := slices.IndexFunc(all, func(v T) bool { return id(&v) == after })
 		if i < 0 {
-			return nil, noneBefore(after)
+			return nil, &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "starting_after", "starting_after: this list has no '" + after + "'"}
 		}
 		all = all[i+1:]
 	}
 	return all[:min(len(all), limit+1)], nil
-}
-
-func noneBefore(after string) error {
-	return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "starting_after", "starting_after: this list has no '" + after + "'"}
 }
 
 // list is a page of a list; objects holds one more than limit where there is more.

@@ -227,6 +227,9 @@ func (l *Ledger) Customers(ctx context.Context, after string, limit int) ([]Cust
 	query, args := `select `+customerColumns+` from customers order by created_at desc, id desc limit $1`, []any{limit}
 	if after != "" {
 		c, err := l.Customer(ctx, after)
+		if IsCode(err, CodeNotFound) {
+			err = noneAfter(after)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -8,11 +8,25 @@ import (
 
 // Entries lists a wallet's entries, newest first, those before the one named by after.
 func (l *Ledger) Entries(ctx context.Context, w *Wallet, after string, limit int) ([]Entry, error) {
+	below := w.Seq + 1
+	if after != "" {
+		found, err := l.getRow(ctx, &below, `select seq from entries where bucket = $1 and wallet_id = $2 and id = $3`, w.Bucket, w.ID, after)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, noneAfter(after)
+		}
+	}
 	var entries []Entry
 	err := l.db.SelectContext(ctx, &entries, `select `+entryColumns+` from entries
-		where bucket = $1 and wallet_id = $2 and ($3 = '' or seq < (select seq from entries where bucket = $1 and id = $3))
-		order by seq desc limit $4`, w.Bucket, w.ID, after, limit)
+		where bucket = $1 and wallet_id = $2 and seq < $3 order by seq desc limit $4`, w.Bucket, w.ID, below, limit)
 	return entries, err
+}
+
+// noneAfter refuses a page of a list after something that is not in it: an empty page would look like its end.
+func noneAfter(after string) error {
+	return refuse(CodeNotFound, "starting_after", "starting_after: this list has no '%s'", after)
 }
 
 // DebitByID finds a debit.

@@ -341,6 +341,9 @@ func (l *Ledger) GrantByID(ctx context.Context, id string) (Grant, error) {
 
 // Grants lists a customer's grants, newest first, of one status or of all.
 func (l *Ledger) Grants(ctx context.Context, ref Ref, status, after string, limit int) ([]Grant, error) {
+	if _, ok := bucketOfID("grt_", after); after != "" && !ok {
+		return nil, noneAfter(after)
+	}
 	var grants []Grant
 	err := l.db.SelectContext(ctx, &grants, `select `+grantColumns+grantsFrom+`
 		where w.bucket = $1 and w.customer_id = $2 and ($3 = '' or g.status = $3) and ($4 = '' or g.id < $4)

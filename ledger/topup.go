@@ -194,6 +194,9 @@ func noTopup(id string) error { return refuse(CodeNotFound, "topup", "No such to
 
 // Topups lists a customer's top-ups, newest first.
 func (l *Ledger) Topups(ctx context.Context, customer Ref, after string, limit int) ([]Topup, error) {
+	if _, ok := bucketOfID("top_", after); after != "" && !ok {
+		return nil, noneAfter(after)
+	}
 	var tops []Topup
 	err := l.db.SelectContext(ctx, &tops, `select `+topupColumns+topupsFrom+`
 		where t.bucket = $1 and t.customer_id = $2 and ($3 = '' or t.id < $3) order by t.id desc limit $4`,

@@ -188,7 +188,8 @@ type answer struct {
 }
 
 // client has room for hundreds of callers at once.
-var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 256, MaxConnsPerHost: 256}}
+var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 256, MaxConnsPerHost: 256},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // call calls the gateway with its key. body is nil, a string to be sent as it is, or a value to be sent as
 // JSON; headers are names and values in turn. It may be called from any goroutine.
