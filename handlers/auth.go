@@ -44,7 +44,8 @@ func (c *keyCache) put(hash [32]byte, k ledger.APIKey) {
 	c.keys[hash] = cachedKey{k, time.Now().Add(keyLife)}
 }
 
-// authorize lets a request through whose key has the scope. A key with the scope admin may do everything.
+// authorize lets a request through whose key has the scope, or one of several with | between. A key with the
+// scope admin may do everything.
 func (s *Server) authorize(c *call, scope string) error {
 	scheme, secret, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
@@ -62,8 +63,13 @@ func (s *Server) authorize(c *call, scope string) error {
 		}
 		s.keys.put(hash, key)
 	}
-	if !key.Can(scope) && !key.Can("admin") {
-		return &fault{http.StatusForbidden, "permission_error", "scope_missing", "", "this API key lacks the scope " + scope}
+	for one := range strings.SplitSeq(scope, "|") {
+		if key.Can(one) {
+			return nil
+		}
+	}
+	if !key.Can("admin") {
+		return &fault{http.StatusForbidden, "permission_error", "scope_missing", "", "this API key lacks the scope " + strings.ReplaceAll(scope, "|", " or ")}
 	}
 	return nil
 }

@@ -129,24 +129,18 @@ func (s *Server) listGrants(c *call) error {
 		return err
 	}
 	q := c.query
-	if q.Get("customer") == "" {
-		return missing("customer")
-	}
 	status := q.Get("status")
 	if status != "" && !slices.Contains(grantStatuses, status) {
 		return invalid("status", "status is pending, confirmed, exhausted, expired, voided or frozen")
 	}
-	if err := texts("customer", q.Get("customer")); err != nil {
-		return err
-	}
-	cust, err := s.Ledger.Customer(c.ctx(), q.Get("customer"))
+	ref, err := s.whose(c)
 	if err != nil {
 		return err
 	}
-	if _, err := s.Ledger.Wallets(c.ctx(), cust.Ref); err != nil { // turns those that are due
+	if _, err := s.Ledger.Wallets(c.ctx(), ref); err != nil { // turns those that are due
 		return err
 	}
-	grants, err := s.Ledger.Grants(c.ctx(), cust.Ref, status, after, limit+1)
+	grants, err := s.Ledger.Grants(c.ctx(), ref, status, after, limit+1)
 	if err != nil {
 		return err
 	}
@@ -155,6 +149,22 @@ func (s *Server) listGrants(c *call) error {
 		objects[i] = newGrant(&grants[i])
 	}
 	return c.reply(http.StatusOK, list(objects, limit))
+}
+
+// whose is the customer that a list is asked of; the zero Ref for everybody's.
+func (s *Server) whose(c *call) (ledger.Ref, error) {
+	if !c.query.Has("customer") {
+		return ledger.Ref{}, nil
+	}
+	id := c.query.Get("customer")
+	if id == "" {
+		return ledger.Ref{}, missing("customer")
+	}
+	if err := texts("customer", id); err != nil {
+		return ledger.Ref{}, err
+	}
+	cust, err := s.Ledger.Customer(c.ctx(), id)
+	return cust.Ref, err
 }
 
 func (s *Server) voidGrant(c *call) error {

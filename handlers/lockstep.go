@@ -53,11 +53,38 @@ func (s *Server) getLockstep(c *call) error {
 	return c.reply(http.StatusOK, v)
 }
 
-// judge compares one customer with Stripe as it is now, and says in words what it found.
+// judgeTries bounds how often a customer is compared whose balance moves meanwhile.
+const judgeTries = 5
+
+// judge compares one customer with Stripe as it is now, and says in words what it found. Ledger and Stripe
+// can't be read in one moment, so a difference that no transaction explains is believed only where the ledger
+// stood still while Stripe was asked.
+func (s *Server) judge(ctx context.Context, ref ledger.Ref) (v lockstepJSON, why string, err error) {
+	for range judgeTries {
+		if v, why, err = s.judgeOnce(ctx, ref); err != nil || !v.unexplained() {
+			return v, why, err
+		}
+		m, _, err := s.Ledger.MirrorOf(ctx, ref)
+		if err != nil || m.Credit == v.known() {
+			return v, why, err
+		}
+	}
+	return v, why, nil
+}
+
+// unexplained says that Stripe shows what no known transactions add up to.
+func (v *lockstepJSON) unexplained() bool {
+	return v.State == "stripe_ahead" || v.State == "ledger_ahead"
+}
+
+// known is what all transactions booked here add up to.
+func (v *lockstepJSON) known() int64 { return v.Ledger - v.Unflushed }
+
+// judgeOnce is judge for one look at both.
 //
 // ledger is what Stripe should show. What it is known to show, by all transactions booked here, is ledger
 // less unflushed; drift is by how much Stripe shows more than that.
-func (s *Server) judge(ctx context.Context, ref ledger.Ref) (v lockstepJSON, why string, err error) {
+func (s *Server) judgeOnce(ctx context.Context, ref ledger.Ref) (v lockstepJSON, why string, err error) {
 	m, found, err := s.Ledger.MirrorOf(ctx, ref)
 	if err != nil {
 		return v, "", err
@@ -283,10 +310,10 @@ func (s *Server) repair(ctx context.Context, ref ledger.Ref, before lockstepJSON
 		return after, err
 	}
 	after, _, err = s.judge(ctx, ref)
-	if err != nil || after.State == "in_step" || after.Drift == 0 {
+	if err != nil || !after.unexplained() {
 		return after, err
 	}
-	if err := s.Ledger.LevelMirror(ctx, ref, after.Stripe); err != nil {
+	if err := s.Ledger.LevelMirror(ctx, ref, after.known(), after.Stripe); err != nil {
 		return after, err
 	}
 	if err := s.Sync(ctx, ref); err != nil {

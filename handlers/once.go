@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"encoding/json"
 	"errors"
 
 	"lockstep/ledger"
@@ -53,9 +54,11 @@ func (s *Server) once(c *call, key string, bucket int16, request []string, make 
 	if err != nil {
 		return err
 	}
-	body, err := encode(v)
-	if err != nil {
-		return err
+	body, ready := v.(json.RawMessage) // a batch's answer is long, and is JSON already
+	if !ready {
+		if body, err = encode(v); err != nil {
+			return err
+		}
 	}
 	kept, first, err := s.Ledger.KeepAnswer(c.ctx(), once, status, string(body))
 	if err != nil {

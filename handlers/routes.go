@@ -16,7 +16,7 @@ func (s *Server) routes() http.Handler {
 	}{
 		{"POST /v1/usage", "usage", s.postUsage},
 		{"POST /v1/usage/batch", "usage", s.postUsageBatch},
-		{"GET /v1/customers/{customer}/check", "usage", s.getCheck},
+		{"GET /v1/customers/{customer}/check", "usage|read", s.getCheck},
 
 		{"POST /v1/customers", "write", s.postCustomer},
 		{"GET /v1/customers", "read", s.listCustomers},

@@ -134,18 +134,11 @@ func (s *Server) listTopups(c *call) error {
 	if err != nil {
 		return err
 	}
-	id := c.query.Get("customer")
-	if id == "" {
-		return missing("customer")
-	}
-	if err := texts("customer", id); err != nil {
-		return err
-	}
-	cust, err := s.Ledger.Customer(c.ctx(), id)
+	ref, err := s.whose(c)
 	if err != nil {
 		return err
 	}
-	tops, err := s.Ledger.Topups(c.ctx(), cust.Ref, after, limit+1)
+	tops, err := s.Ledger.Topups(c.ctx(), ref, after, limit+1)
 	if err != nil {
 		return err
 	}

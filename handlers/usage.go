@@ -157,7 +157,7 @@ func (s *Server) bookBatch(c *call, events []json.RawMessage, batchKey string) j
 	}
 	body := append([]byte(`{"object":"usage_batch","accepted":`), strconv.Itoa(accepted)...)
 	body = append(append(body, `,"rejected":`...), strconv.Itoa(len(outcomes)-accepted)...)
-	return append(append(append(body, `,"data":[`...), data...), `]}`...)
+	return append(append(append(body, `,"data":[`...), data...), "]}\n"...)
 }
 
 // appendDebit writes a debit's JSON by hand: it is written once for each usage event, and again, to the

@@ -115,6 +115,9 @@ func OutcomeOf(pi stripeutil.PaymentIntent) (o ledger.Outcome, ok bool) {
 	o = ledger.Outcome{Topup: pi.Metadata[TopupMetadata], PaymentIntent: pi.ID, PaymentMethod: pi.PaymentMethod}
 	if f := pi.Failure; f != nil {
 		o.Code, o.DeclineCode, o.Message = f.Code, f.DeclineCode, f.Message
+		if o.DeclineCode == "" { // Stripe has none for the declines that are codes of their own, such as expired_card
+			o.DeclineCode = f.Code
+		}
 	}
 	switch pi.Status {
 	case "succeeded":

@@ -136,6 +136,17 @@ func (r *recentKeys) clashes(key string, request int64) bool {
 	return ok && seen != request
 }
 
+// knows reports whether key was used lately.
+func (r *recentKeys) knows(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.now[key]
+	if !ok {
+		_, ok = r.old[key]
+	}
+	return ok
+}
+
 // used remembers that key was used by request.
 func (r *recentKeys) used(key string, request int64) {
 	r.mu.Lock()

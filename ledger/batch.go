@@ -41,6 +41,7 @@ type lane struct {
 	closed bool
 	ended  chan struct{}
 	conn   *laneConn
+	memory memory
 }
 
 func newLane(l *Ledger) *lane {
@@ -79,7 +80,13 @@ func (ln *lane) run() {
 			ln.drop()
 			return
 		}
-		ln.serve(batch)
+		rest, err := ln.fenced(batch)
+		if err != nil {
+			ln.l.log.Error("debits of unknown outcome", "calls", len(batch)-len(rest), "error", err)
+		}
+		if len(rest) > 0 {
+			ln.serve(rest)
+		}
 		for _, c := range batch {
 			c.done <- struct{}{}
 		}
@@ -145,7 +152,8 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &debitBatch{t: &tx{querier: conn, l: ln.l, ctx: context.Background()}, conn: conn, keyed: make(map[string]*debitCall)}
+	b := newBatch(ln.l)
+	b.conn, b.t.querier = conn, conn
 	if err := conn.run("begin"); err != nil {
 		ln.drop()
 		return err
@@ -160,6 +168,7 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 		}
 		return err
 	}
+	ln.remember(b)
 	b.t.tell()
 	for _, c := range batch {
 		if c.result.Err == nil {

@@ -17,6 +17,7 @@ const (
 type tranche struct {
 	id        string
 	free, was int64
+	mirrored  bool // it may pay invoices, so Stripe shows it
 }
 
 // burn takes amount from the tranches in the order given, which is burn order, and lowers their free.

@@ -61,7 +61,8 @@ func ref[T comparable](v T) *T {
 	return &v
 }
 
-var customerID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:@+-]{0,127}$`)
+// customerID is printable ASCII but for what would have to be quoted in a path or in JSON.
+var customerID = regexp.MustCompile(`^[!$&-.0-;=@-[\]-~]{1,128}$`)
 
 // CheckCustomerID refuses an id that a customer can't have.
 func CheckCustomerID(id string) error {
@@ -70,8 +71,10 @@ func CheckCustomerID(id string) error {
 		return refuse(CodeMissing, "id", "id is missing: your own id of the customer")
 	case strings.HasPrefix(id, "cus_"):
 		return refuse(CodeInvalid, "id", "id is your own id of the customer; ids that start with cus_ are Stripe's: pass it as stripe_customer")
+	case id == "." || id == "..":
+		return refuse(CodeInvalid, "id", "id can't be . or ..: it stands in paths, where those mean something else")
 	case !customerID.MatchString(id):
-		return refuse(CodeInvalid, "id", "id must be 1 to 128 letters, digits or any of _ . : @ + - and start with a letter or digit")
+		return refuse(CodeInvalid, "id", "id must be 1 to 128 printable ASCII characters, without spaces, quotes and any of / \\ ? # %% < >")
 	}
 	return nil
 }
@@ -150,33 +153,52 @@ func (t *tx) link(ref Ref, stripeCustomer, currency string, fresh bool) error {
 		return err
 	}
 	if currency == "" {
-		if currency, err = t.defaultCurrency(); err != nil {
+		currency = deref(old.Currency)
+	}
+	if currency == "" { // Stripe has not fixed one: the default asset's, where it has a price
+		a, err := t.asset(t.l.defaultAsset)
+		if err != nil {
 			return err
 		}
+		currency = a.Currency
 	}
-	err = t.exec(`update customers set stripe_customer = $3, currency = nullif($4, '') where bucket = $1 and id = $2`,
-		ref.Bucket, ref.ID, stripeCustomer, currency)
-	if err != nil || currency == "" {
+	if err := t.exec(`update customers set stripe_customer = $3 where bucket = $1 and id = $2`, ref.Bucket, ref.ID, stripeCustomer); err != nil {
 		return err
 	}
-	t.dirty = append(t.dirty, ref)
-	// A fresh Stripe customer has no transactions: its list counts as read.
-	return t.exec(`insert into mirrors (bucket, customer_id, stripe_customer, currency, listed_to, import_due, run_at)
-		values ($1, $2, $3, $4, $5, $6, $7)`, ref.Bucket, ref.ID, stripeCustomer, currency, freshList(fresh), !fresh, t.now)
+	old.StripeCustomer = &stripeCustomer
+	return t.mirrorIn(old, currency, fresh)
 }
 
-// freshList is mirrors.listed_to of a customer whose list is known to be empty: read, and nothing in it.
-func freshList(fresh bool) *string {
-	if fresh {
-		return new(string)
+// mirrorIn fixes the currency of a linked customer's balance in Stripe, which begins its mirror; with "" there
+// is nothing to mirror yet. A fresh Stripe customer has no transactions: its list counts as read.
+func (t *tx) mirrorIn(c customerRow, currency string, fresh bool) error {
+	if currency == "" || c.StripeCustomer == nil {
+		return nil
 	}
-	return nil
+	if err := t.exec(`update customers set currency = $3 where bucket = $1 and id = $2`, c.Bucket, c.ID, currency); err != nil {
+		return err
+	}
+	t.dirty = append(t.dirty, c.Ref)
+	var listedTo *string
+	if fresh {
+		listedTo = new(string)
+	}
+	return t.exec(`insert into mirrors (bucket, customer_id, stripe_customer, currency, listed_to, import_due, run_at)
+		values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`,
+		c.Bucket, c.ID, *c.StripeCustomer, currency, listedTo, !fresh, t.now)
 }
 
-// defaultCurrency is the currency that a balance in Stripe would be kept in when Stripe has not fixed one.
-func (t *tx) defaultCurrency() (string, error) {
-	a, err := t.asset(t.l.defaultAsset)
-	return a.Currency, err
+// mirrorAsset begins the mirror of a customer who has none yet, when credit of a priced asset comes.
+func (t *tx) mirrorAsset(ref Ref, asset Asset) error {
+	if asset.Currency == "" {
+		return nil
+	}
+	var c customerRow
+	found, err := t.get(&c, `select `+customerColumns+` from customers where bucket = $1 and id = $2 and currency is null`, ref.Bucket, ref.ID)
+	if err != nil || !found {
+		return err
+	}
+	return t.mirrorIn(c, asset.Currency, false)
 }
 
 func noCustomer(id string) error {
@@ -290,7 +312,10 @@ func (l *Ledger) CustomerDeleted(ctx context.Context, ref Ref) error {
 		if err := t.exec(`update customers set status = 'deleted' where bucket = $1 and id = $2`, ref.Bucket, ref.ID); err != nil {
 			return err
 		}
-		return t.exec(`update wallets set status = 'frozen', refill_below = null where bucket = $1 and customer_id = $2 and status = 'active'`, ref.Bucket, ref.ID)
+		if err := t.exec(`update mirrors set run_at = 'infinity' where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
+			return err // there is no balance to write any more
+		}
+		return t.exec(`update wallets set status = 'frozen', refill_below = null, version = version + 1 where bucket = $1 and customer_id = $2 and status = 'active'`, ref.Bucket, ref.ID)
 	})
 }
 

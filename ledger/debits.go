@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"database/sql/driver"
 
 	"github.com/lib/pq"
@@ -20,7 +21,7 @@ join wallets w on w.bucket = e.bucket and w.id = e.wallet_id`
 // lockSQL locks the wallets of customers, in the one order that everybody locks in.
 const lockSQL = `
 select w.bucket, w.id, w.customer_id, w.asset, w.scale, w.scope, w.status, w.total, w.held, w.pending, w.debt, w.stripe_debt,
-	w.overdraft_limit, w.seq, w.entered_at, w.turns_at, w.refill_below, w.created_at
+	w.overdraft_limit, w.seq, w.version, w.entered_at, w.turns_at, w.refill_below, w.created_at
 from unnest($1::smallint[], $2::text[]) u(bucket, customer_id)
 join wallets w on w.bucket = u.bucket and w.customer_id = u.customer_id
 order by w.bucket, w.id
@@ -29,10 +30,10 @@ for update of w`
 // liveGrantsSQL loads the first grants of wallets in burn order: no more than may be needed, however many
 // a wallet has.
 const liveGrantsSQL = `
-select g.wallet_id, g.id, g.remaining, g.held
+select g.wallet_id, g.id, g.remaining, g.held, g.covers = 'all' as mirrored
 from unnest($1::smallint[], $2::text[]) u(bucket, id)
 cross join lateral (
-	select g.wallet_id, g.id, g.remaining, g.held from grants g
+	select g.wallet_id, g.id, g.remaining, g.held, g.covers from grants g
 	where g.bucket = u.bucket and g.wallet_id = u.id and g.live
 	order by g.priority, g.expires_at, g.kind_rank, g.id
 	limit $3) g`
@@ -44,6 +45,12 @@ type debitBatch struct {
 	keyed   map[string]*debitCall // booked in this batch, by key
 	wallets map[Ref][]*Wallet
 	grants  map[*Wallet]*purse
+	unsure  map[*Wallet]bool // changed by more than debits
+}
+
+func newBatch(l *Ledger) *debitBatch {
+	return &debitBatch{t: &tx{l: l, ctx: context.Background()}, keyed: make(map[string]*debitCall), wallets: make(map[Ref][]*Wallet),
+		grants: make(map[*Wallet]*purse), unsure: make(map[*Wallet]bool)}
 }
 
 // purse is what has been loaded of a wallet's live grants, in burn order.
@@ -53,6 +60,8 @@ type purse struct {
 	free     int64
 	whole    bool // there are no more
 	demand   int64
+	changed  bool // something was taken
+	mirrored bool // of what was taken, some is shown in Stripe
 }
 
 // book decides every call and writes what they book.
@@ -67,6 +76,10 @@ func (b *debitBatch) book(batch []*debitCall) error {
 	b.t.now = b.t.l.Now() // after the locks: a wallet's entries are in the order of their times
 	for _, wallets := range b.wallets {
 		for _, w := range wallets {
+			if !w.due(b.t.now) {
+				continue
+			}
+			b.unsure[w] = true
 			if err := b.t.turn(w); err != nil {
 				return err
 			}
@@ -90,15 +103,26 @@ func (b *debitBatch) book(batch []*debitCall) error {
 	if _, err := b.conn.post.ExecContext(b.t.ctx, p.args()...); err != nil {
 		return err
 	}
-	b.t.moved(p)
+	b.moved()
 	for _, w := range p.wallets {
 		if w.RefillBelow != nil && w.Available()+w.Pending < *w.RefillBelow {
+			b.unsure[w] = true
 			if err := b.t.rearm(w); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// moved marks the customers whose balance in Stripe has to follow: most usage is paid by credit that Stripe
+// never sees.
+func (b *debitBatch) moved() {
+	for w, pu := range b.grants {
+		if pu.mirrored {
+			b.t.dirty = append(b.t.dirty, w.ref())
+		}
+	}
 }
 
 // replay answers the calls whose keys have been used and returns the others.
@@ -156,7 +180,6 @@ func (b *debitBatch) replay(batch []*debitCall) ([]*debitCall, error) {
 
 // lock takes the row locks of the callers' wallets.
 func (b *debitBatch) lock(calls []*debitCall) error {
-	b.wallets = make(map[Ref][]*Wallet, len(calls))
 	buckets, ids := make(pq.Int64Array, 0, len(calls)), make(textArray, 0, len(calls))
 	for _, c := range calls {
 		if _, ok := b.wallets[c.ref]; !ok {
@@ -172,7 +195,7 @@ func (b *debitBatch) lock(calls []*debitCall) error {
 	for rows.Next() {
 		w := new(Wallet)
 		if err := rows.Scan(&w.Bucket, &w.ID, &w.Customer, &w.Asset, &w.Scale, &w.Scope, &w.Status, &w.Total, &w.Held, &w.Pending,
-			&w.Debt, &w.StripeDebt, &w.OverdraftLimit, &w.Seq, &w.EnteredAt, &w.TurnsAt, &w.RefillBelow, &w.CreatedAt); err != nil {
+			&w.Debt, &w.StripeDebt, &w.OverdraftLimit, &w.Seq, &w.Version, &w.EnteredAt, &w.TurnsAt, &w.RefillBelow, &w.CreatedAt); err != nil {
 			return err
 		}
 		b.wallets[w.ref()] = append(b.wallets[w.ref()], w)
@@ -182,7 +205,6 @@ func (b *debitBatch) lock(calls []*debitCall) error {
 
 // place finds each call's wallet and its amount in steps; a call that has none is refused and left out.
 func (b *debitBatch) place(calls []*debitCall) []*debitCall {
-	b.grants = make(map[*Wallet]*purse, len(calls))
 	placed := calls[:0:0]
 	for _, c := range calls {
 		wallets := b.wallets[c.ref]
@@ -254,11 +276,12 @@ func (b *debitBatch) loadSome(wallets []*Wallet, limit int) error {
 	for rows.Next() {
 		var wallet, id string
 		var remaining, held int64
-		if err := rows.Scan(&wallet, &id, &remaining, &held); err != nil {
+		var mirrored bool
+		if err := rows.Scan(&wallet, &id, &remaining, &held, &mirrored); err != nil {
 			return err
 		}
 		pu := byID[wallet]
-		pu.tranches = append(pu.tranches, tranche{id: id, free: remaining - held, was: remaining - held})
+		pu.tranches = append(pu.tranches, tranche{id: id, free: remaining - held, was: remaining - held, mirrored: mirrored})
 		pu.free += remaining - held
 		if held > 0 {
 			if pu.held == nil {
@@ -309,6 +332,7 @@ func (pu *purse) post(p *posting, w *Wallet) {
 		if tr.free == tr.was {
 			continue
 		}
+		pu.changed, pu.mirrored = true, pu.mirrored || tr.mirrored
 		held := pu.held[tr.id]
 		g := grantState{bucket: w.Bucket, id: tr.id, remaining: tr.free + held, held: held, status: "confirmed", inForce: true}
 		if g.remaining == 0 {

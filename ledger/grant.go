@@ -177,6 +177,9 @@ func (l *Ledger) assetFor(ctx context.Context, customer, asset string) (Customer
 // walletFor locks the customer's wallet for new credit of an asset: scope all before usage before
 // invoices. Where there is none, one is made.
 func (t *tx) walletFor(ref Ref, asset Asset) (*Wallet, error) {
+	if err := t.mirrorAsset(ref, asset); err != nil {
+		return nil, err
+	}
 	const find = `select id from wallets where bucket = $1 and customer_id = $2 and asset = $3 and status <> 'closed' order by scope limit 1`
 	var id string
 	found, err := t.get(&id, find, ref.Bucket, ref.ID, asset.Code)
@@ -184,6 +187,9 @@ func (t *tx) walletFor(ref Ref, asset Asset) (*Wallet, error) {
 		return nil, err
 	}
 	if !found {
+		if err := t.exec(`update wallets set version = version + 1 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
+			return nil, err
+		}
 		// Two grants may come at once; the second waits for the first's wallet and takes it.
 		if err := t.exec(`insert into wallets (bucket, id, customer_id, asset, scale, scope, entered_at, created_at)
 			values ($1, $2, $3, $4, $5, 'all', $6, $6) on conflict do nothing`,
@@ -202,8 +208,8 @@ func (t *tx) give(w *Wallet, g Grant) error {
 	if w.Scope == "usage" {
 		g.Covers = "usage" // never more than its wallet
 	}
-	if _, ok := add(w.Total, g.Amount); !ok {
-		return refuse(CodeInvalid, "amount", "amount is too large for the wallet's balance")
+	if err := t.fits(w, g.Amount); err != nil {
+		return err
 	}
 	if err := t.insertGrant(g); err != nil {
 		return err
@@ -222,6 +228,26 @@ func (t *tx) give(w *Wallet, g Grant) error {
 		}
 	}
 	return t.filled(w)
+}
+
+// fits refuses credit that the wallet's balance could not hold together with all that is still to come:
+// nobody could refuse it any more when it does.
+func (t *tx) fits(w *Wallet, amount int64) error {
+	var ahead bool // of grants that begin later
+	if w.TurnsAt != nil {
+		if _, err := t.get(&ahead, `select coalesce(sum(amount), 0) + $3::numeric + $4 + $5 > 9223372036854775807 from grants
+			where bucket = $1 and wallet_id = $2 and status = 'confirmed' and not in_force`, w.Bucket, w.ID, w.Total, w.Pending, amount); err != nil {
+			return err
+		}
+	}
+	soon, ok := add(max(w.Total, 0), w.Pending)
+	if ok {
+		_, ok = add(soon, amount)
+	}
+	if !ok || ahead {
+		return refuse(CodeInvalid, "amount", "amount is too large for the wallet's balance")
+	}
+	return nil
 }
 
 func (t *tx) insertGrant(g Grant) error {
@@ -339,14 +365,17 @@ func (l *Ledger) GrantByID(ctx context.Context, id string) (Grant, error) {
 	return g, err
 }
 
-// Grants lists a customer's grants, newest first, of one status or of all.
+// Grants lists a customer's grants, or with the zero Ref everybody's, newest first, of one status or of all.
 func (l *Ledger) Grants(ctx context.Context, ref Ref, status, after string, limit int) ([]Grant, error) {
 	if _, ok := bucketOfID("grt_", after); after != "" && !ok {
 		return nil, noneAfter(after)
 	}
 	var grants []Grant
+	whose, args := ``, []any{status, after, limit}
+	if ref.ID != "" {
+		whose, args = `w.bucket = $4 and w.customer_id = $5 and `, append(args, ref.Bucket, ref.ID)
+	}
 	err := l.db.SelectContext(ctx, &grants, `select `+grantColumns+grantsFrom+`
-		where w.bucket = $1 and w.customer_id = $2 and ($3 = '' or g.status = $3) and ($4 = '' or g.id < $4)
-		order by g.id desc limit $5`, ref.Bucket, ref.ID, status, after, limit)
+		where `+whose+`($1 = '' or g.status = $1) and ($2 = '' or g.id < $2) order by g.id desc limit $3`, args...)
 	return grants, err
 }

@@ -141,8 +141,8 @@ from wallets w where w.bucket = $1 and w.customer_id = $2 order by w.id`
 
 // OutOfStep answers which of the customers there is something to do for: Stripe should show something else
 // than it is known to, a flush is open, or an import due. Most of the dirty ones are in step to the cent,
-// and one statement tells of all of them.
-func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref) ([]Ref, error) {
+// and one statement tells of all of them. With note, those are noted as followed up to now.
+func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref, note bool) ([]Ref, error) {
 	buckets, ids := make(pq.Int64Array, len(refs)), make(textArray, len(refs))
 	for i, r := range refs {
 		buckets[i], ids[i] = int64(r.Bucket), r.ID
@@ -152,19 +152,22 @@ func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref) ([]Ref, error) {
 		Credit   int64  `db:"credit"`
 		Currency string `db:"currency"`
 		Due      bool   `db:"due"`
+		Wallet   string `db:"wallet_id"`
+		Seq      int64  `db:"seq"`
 		Asset    string `db:"asset"`
 		Scale    int16  `db:"scale"`
 		Steps    int64  `db:"steps"`
 	}
 	err := l.db.SelectContext(ctx, &rows, `
-		select m.bucket, m.customer_id as id, m.credit, m.currency, w.asset, w.scale,
+		select m.bucket, m.customer_id as id, m.credit, m.currency, w.id as wallet_id, w.seq, w.asset, w.scale,
 			m.import_due or exists (select from flushes f where f.bucket = m.bucket and f.customer_id = m.customer_id and f.status = 'pending')
 				or coalesce(w.turns_at <= $3, false) as due,
 			case when w.scope = 'usage' then 0 else coalesce((select sum(g.remaining - g.held) from grants g
 				where g.bucket = w.bucket and g.wallet_id = w.id and g.live and g.covers = 'all'), 0)::bigint - w.stripe_debt end as steps
 		from unnest($1::smallint[], $2::text[]) u(bucket, id)
 		join mirrors m on m.bucket = u.bucket and m.customer_id = u.id
-		join wallets w on w.bucket = u.bucket and w.customer_id = u.id`, buckets, ids, l.Now())
+		join wallets w on w.bucket = u.bucket and w.customer_id = u.id
+		order by w.bucket, w.id`, buckets, ids, l.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +194,18 @@ func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref) ([]Ref, error) {
 			out = append(out, ref)
 		}
 	}
-	return out, nil
+	if !note {
+		return out, nil
+	}
+	bs, ws, seqs := make(pq.Int64Array, 0, len(rows)), make(textArray, 0, len(rows)), make(pq.Int64Array, 0, len(rows))
+	for _, r := range rows {
+		if !slices.Contains(out, r.Ref) {
+			bs, ws, seqs = append(bs, int64(r.Bucket)), append(ws, r.Wallet), append(seqs, r.Seq)
+		}
+	}
+	_, err = l.db.ExecContext(ctx, `update wallets w set mirrored_seq = u.seq from unnest($1::smallint[], $2::text[], $3::bigint[]) u(bucket, id, seq)
+		where w.bucket = u.bucket and w.id = u.id and w.mirrored_seq < u.seq`, bs, ws, seqs)
+	return out, err
 }
 
 // want is what Stripe should show for the wallets, in minor units of credit.

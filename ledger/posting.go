@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"database/sql/driver"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -91,6 +93,7 @@ type posting struct {
 	entries []Entry
 	wallets []*Wallet
 	grants  []grantState
+	fenced  bool // write only if every wallet's version is still the one that was read; else fail
 	touched map[*Wallet]struct{}
 	grantAt map[string]int // where in grants
 }
@@ -144,7 +147,15 @@ func (p *posting) set(g grantState) {
 	p.grants = append(p.grants, g)
 }
 
-// postingSQL writes a posting: entries, grants and wallets in one statement, one round trip.
+// sort puts the wallets into the one order that everybody locks in.
+func (p *posting) sort() {
+	slices.SortFunc(p.wallets, func(a, b *Wallet) int {
+		return cmp.Or(cmp.Compare(a.Bucket, b.Bucket), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+// postingSQL writes a posting: entries, grants and wallets in one statement, one round trip. A version of -1
+// is none to be held against; where one has moved, the division by zero undoes the whole statement.
 const postingSQL = `
 with e as (
 	insert into entries (bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after,
@@ -162,12 +173,15 @@ with e as (
 	from unnest($18::smallint[], $19::text[], $20::bigint[], $21::bigint[], $22::text[], $23::boolean[])
 		as u(bucket, id, remaining, held, status, in_force)
 	where g.bucket = u.bucket and g.id = u.id
+), w as (
+	update wallets w set total = u.total, held = u.held, pending = u.pending, debt = u.debt, stripe_debt = u.stripe_debt,
+		seq = u.seq, version = w.version + 1, entered_at = timestamptz 'epoch' + u.at * interval '1 microsecond'
+	from unnest($24::smallint[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], $30::bigint[], $31::bigint[],
+		$32::bigint[], $33::bigint[]) as u(bucket, id, total, held, pending, debt, stripe_debt, seq, at, version)
+	where w.bucket = u.bucket and w.id = u.id and (u.version = -1 or w.version = u.version)
+	returning 1
 )
-update wallets w set total = u.total, held = u.held, pending = u.pending, debt = u.debt, stripe_debt = u.stripe_debt,
-	seq = u.seq, entered_at = timestamptz 'epoch' + u.at * interval '1 microsecond'
-from unnest($24::smallint[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], $30::bigint[], $31::bigint[], $32::bigint[])
-	as u(bucket, id, total, held, pending, debt, stripe_debt, seq, at)
-where w.bucket = u.bucket and w.id = u.id`
+select 1 / case when (select count(*) from w) = $34::bigint then 1 else 0 end`
 
 // args are the arrays of postingSQL.
 func (p *posting) args() []any {
@@ -203,9 +217,13 @@ func (p *posting) args() []any {
 		gi[0][i], gi[1][i], gi[2][i] = int64(g.bucket), g.remaining, g.held
 		gt[0][i], gt[1][i], inForce[i] = g.id, g.status, g.inForce
 	}
-	wi, wt := ints(8, nw), texts(1, nw)
+	wi, wt := ints(9, nw), texts(1, nw)
 	for i, w := range p.wallets {
 		wt[0][i] = w.ID
+		wi[8][i] = -1
+		if p.fenced {
+			wi[8][i] = w.Version
+		}
 		for c, v := range [...]int64{int64(w.Bucket), w.Total, w.Held, w.Pending, w.Debt, w.StripeDebt, w.Seq, w.EnteredAt.UnixMicro()} {
 			wi[c][i] = v
 		}
@@ -213,7 +231,7 @@ func (p *posting) args() []any {
 	return []any{
 		ei[0], et[0], ei[1], et[1], et[2], ei[2], ei[3], ei[4], ei[5], ei[6], et[3], et[4], et[5], et[6], ei[7], et[7], ei[8],
 		gi[0], gt[0], gi[1], gi[2], gt[1], inForce,
-		wi[0], wt[0], wi[1], wi[2], wi[3], wi[4], wi[5], wi[6], wi[7],
+		wi[0], wt[0], wi[1], wi[2], wi[3], wi[4], wi[5], wi[6], wi[7], wi[8], nw,
 	}
 }
 

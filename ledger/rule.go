@@ -283,6 +283,11 @@ func (l *Ledger) PutRule(ctx context.Context, walletID string, in RuleInput) (Wa
 		if err := t.saveRule(rule); err != nil {
 			return err
 		}
+		if deref(old.PauseReason) == PauseActionRequired && rule.PauseReason == nil {
+			if err := t.cancelWaiting(locked); err != nil {
+				return err
+			}
+		}
 		if rule.ThresholdPercent != nil {
 			if err := t.lastFull(locked); err != nil {
 				return err
@@ -467,7 +472,7 @@ func (t *tx) rearm(w *Wallet) error {
 		return nil
 	}
 	w.RefillBelow = below
-	return t.exec(`update wallets set refill_below = $3 where bucket = $1 and id = $2`, w.Bucket, w.ID, below)
+	return t.exec(`update wallets set refill_below = $3, version = version + 1 where bucket = $1 and id = $2`, w.Bucket, w.ID, below)
 }
 
 // refill decides: below is the balance at which the wallet is to be looked at again, nil for not armed.
@@ -514,6 +519,11 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 		return nil, t.pause(w, &r, PauseSpendCap, &to, "", "")
 	}
 	if err := t.unpauseCap(&r); err != nil {
+		return nil, err
+	}
+	if err := t.fits(w, amount); IsCode(err, CodeInvalid) {
+		return &limit, nil // a rule that can't act must not refuse the debit that asked it to
+	} else if err != nil {
 		return nil, err
 	}
 	used := spent + charge

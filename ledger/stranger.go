@@ -8,7 +8,8 @@ import (
 
 // ImportDue has the balance transactions of a customer read: Stripe may hold some that are not known here.
 func (l *Ledger) ImportDue(ctx context.Context, ref Ref) error {
-	_, err := l.db.ExecContext(ctx, `update mirrors set import_due = true, run_at = least(run_at, $3) where bucket = $1 and customer_id = $2`,
+	_, err := l.db.ExecContext(ctx, `update mirrors set import_due = true, run_at = least(run_at, $3)
+		where bucket = $1 and customer_id = $2 and run_at < 'infinity'`,
 		ref.Bucket, ref.ID, l.Now())
 	l.dirty.add(ref)
 	return err
@@ -218,11 +219,12 @@ func (l *Ledger) KnownTransactions(ctx context.Context, ref Ref, ids []string) (
 
 // LevelMirror corrects what Stripe is known to show after its whole list was read and it still shows
 // something else, with a transaction of no one's that says so; from there the mirror goes on by its own way.
-func (l *Ledger) LevelMirror(ctx context.Context, ref Ref, credit int64) error {
+// from is what it was known to show when Stripe was asked; where that has changed, nothing is done.
+func (l *Ledger) LevelMirror(ctx context.Context, ref Ref, from, credit int64) error {
 	return l.inTx(ctx, func(t *tx) error {
 		var m Mirror
 		found, err := t.get(&m, `select `+mirrorColumns+` from mirrors where bucket = $1 and customer_id = $2 for update`, ref.Bucket, ref.ID)
-		if err != nil || !found || m.Credit == credit {
+		if err != nil || !found || m.Credit != from || m.Credit == credit {
 			return err
 		}
 		t.dirty = append(t.dirty, ref)

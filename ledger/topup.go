@@ -112,6 +112,9 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 		if inFlight {
 			return refuse(CodeTopupInFlight, "", "a top-up of wallet %s is in flight: wait for it or cancel it", w.ID)
 		}
+		if err := t.fits(w, amount); err != nil {
+			return err
+		}
 		err = t.intend(w, Topup{ID: id, Trigger: "manual", Mode: in.Mode, Amount: amount, Charge: charge, Currency: p.currency,
 			PaymentMethod: ref(in.PaymentMethod)}, terms{"purchased", DefaultPriority, nil})
 		if err != nil {
@@ -138,9 +141,6 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 func (t *tx) intend(w *Wallet, top Topup, terms terms) error {
 	if top.ID == "" {
 		top.ID = t.l.ids.newID("top_", w.Bucket, t.now)
-	}
-	if _, ok := add(w.Total+w.Pending, top.Amount); !ok {
-		return refuse(CodeInvalid, "amount", "amount is too large for the wallet's balance")
 	}
 	reason := "topup"
 	if top.Trigger == "auto" {
@@ -173,7 +173,7 @@ func (t *tx) intend(w *Wallet, top Topup, terms terms) error {
 
 func (t *tx) addPending(w *Wallet, amount int64) error {
 	w.Pending += amount
-	return t.exec(`update wallets set pending = $3 where bucket = $1 and id = $2`, w.Bucket, w.ID, w.Pending)
+	return t.exec(`update wallets set pending = $3, version = version + 1 where bucket = $1 and id = $2`, w.Bucket, w.ID, w.Pending)
 }
 
 // TopupByID finds a top-up.
@@ -192,15 +192,18 @@ func (l *Ledger) TopupByID(ctx context.Context, id string) (Topup, error) {
 
 func noTopup(id string) error { return refuse(CodeNotFound, "topup", "No such topup: '%s'", id) }
 
-// Topups lists a customer's top-ups, newest first.
+// Topups lists a customer's top-ups, or with the zero Ref everybody's, newest first.
 func (l *Ledger) Topups(ctx context.Context, customer Ref, after string, limit int) ([]Topup, error) {
 	if _, ok := bucketOfID("top_", after); after != "" && !ok {
 		return nil, noneAfter(after)
 	}
 	var tops []Topup
+	whose, args := ``, []any{after, limit}
+	if customer.ID != "" {
+		whose, args = `t.bucket = $3 and t.customer_id = $4 and `, append(args, customer.Bucket, customer.ID)
+	}
 	err := l.db.SelectContext(ctx, &tops, `select `+topupColumns+topupsFrom+`
-		where t.bucket = $1 and t.customer_id = $2 and ($3 = '' or t.id < $3) order by t.id desc limit $4`,
-		customer.Bucket, customer.ID, after, limit)
+		where `+whose+`($1 = '' or t.id < $1) order by t.id desc limit $2`, args...)
 	return tops, err
 }
 
@@ -301,6 +304,9 @@ func (l *Ledger) SettleTopup(ctx context.Context, o Outcome) (Topup, error) {
 }
 
 func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
+	if o.Status == "canceled" && o.Code == "authentication_required" && top.Trigger == "manual" {
+		o.Status = "failed" // canceled for its decline, whose word may come after that of the cancel
+	}
 	next := nextStatus(*top, o.Status)
 	if next == top.Status && next != "action_required" {
 		return t.exec(`update topups set lease_until = null, payment_intent = coalesce(payment_intent, nullif($3, '')),

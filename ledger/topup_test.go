@@ -90,18 +90,20 @@ func TestRuleRefusals(t *testing.T) {
 		param  string
 		code   ledger.Code
 	}{
-		"no threshold":               {usd, func(r *ledger.RuleInput) { r.Threshold = nil }, "threshold", ledger.CodeMissing},
-		"two thresholds":             {usd, func(r *ledger.RuleInput) { r.ThresholdPercent = &percent }, "threshold_percent", ledger.CodeInvalid},
-		"all of it as percent":       {usd, func(r *ledger.RuleInput) { r.Threshold, r.ThresholdPercent = nil, &percent }, "threshold_percent", ledger.CodeInvalid},
-		"a threshold below zero":     {usd, func(r *ledger.RuleInput) { r.Threshold = decp(t, "-1") }, "threshold", ledger.CodeInvalid},
-		"no size":                    {usd, func(r *ledger.RuleInput) { r.Amount = nil }, "amount", ledger.CodeMissing},
-		"two sizes":                  {usd, func(r *ledger.RuleInput) { r.Target = decp(t, "50") }, "target", ledger.CodeInvalid},
-		"a target at the threshold":  {usd, func(r *ledger.RuleInput) { r.Amount, r.Target = nil, decp(t, "5") }, "target", ledger.CodeInvalid},
-		"a cap below one top-up":     {usd, func(r *ledger.RuleInput) { r.Cap.Amount = 1999 }, "spend_cap.amount", ledger.CodeInvalid},
-		"a cap in another currency":  {usd, func(r *ledger.RuleInput) { r.Cap.Currency = "eur" }, "spend_cap.currency", ledger.CodeCurrency},
-		"a cap for no known time":    {usd, func(r *ledger.RuleInput) { r.CapInterval = "year" }, "spend_cap.interval", ledger.CodeInvalid},
-		"an asset without a price":   {unpriced.ID, func(*ledger.RuleInput) {}, "auto_topup", ledger.CodeInvalid},
-		"less than Stripe charges":   {usd, func(r *ledger.RuleInput) { r.Amount, r.MinimumCharge = decp(t, "0.49"), func(string) int64 { return 50 } }, "amount", ledger.CodeInvalid},
+		"no threshold":              {usd, func(r *ledger.RuleInput) { r.Threshold = nil }, "threshold", ledger.CodeMissing},
+		"two thresholds":            {usd, func(r *ledger.RuleInput) { r.ThresholdPercent = &percent }, "threshold_percent", ledger.CodeInvalid},
+		"all of it as percent":      {usd, func(r *ledger.RuleInput) { r.Threshold, r.ThresholdPercent = nil, &percent }, "threshold_percent", ledger.CodeInvalid},
+		"a threshold below zero":    {usd, func(r *ledger.RuleInput) { r.Threshold = decp(t, "-1") }, "threshold", ledger.CodeInvalid},
+		"no size":                   {usd, func(r *ledger.RuleInput) { r.Amount = nil }, "amount", ledger.CodeMissing},
+		"two sizes":                 {usd, func(r *ledger.RuleInput) { r.Target = decp(t, "50") }, "target", ledger.CodeInvalid},
+		"a target at the threshold": {usd, func(r *ledger.RuleInput) { r.Amount, r.Target = nil, decp(t, "5") }, "target", ledger.CodeInvalid},
+		"a cap below one top-up":    {usd, func(r *ledger.RuleInput) { r.Cap.Amount = 1999 }, "spend_cap.amount", ledger.CodeInvalid},
+		"a cap in another currency": {usd, func(r *ledger.RuleInput) { r.Cap.Currency = "eur" }, "spend_cap.currency", ledger.CodeCurrency},
+		"a cap for no known time":   {usd, func(r *ledger.RuleInput) { r.CapInterval = "year" }, "spend_cap.interval", ledger.CodeInvalid},
+		"an asset without a price":  {unpriced.ID, func(*ledger.RuleInput) {}, "auto_topup", ledger.CodeInvalid},
+		"less than Stripe charges": {usd, func(r *ledger.RuleInput) {
+			r.Amount, r.MinimumCharge = decp(t, "0.49"), func(string) int64 { return 50 }
+		}, "amount", ledger.CodeInvalid},
 		"more decimals than the usd": {usd, func(r *ledger.RuleInput) { r.Amount = decp(t, "1.0000001") }, "amount", ledger.CodeInvalid},
 	} {
 		in := rule(t, 10000)

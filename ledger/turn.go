@@ -78,7 +78,7 @@ func (p *posting) expire(l *Ledger, w *Wallet, g *Grant) {
 // nextTurn sets when the wallet turns next from what its grants say.
 func (t *tx) nextTurn(w *Wallet) error {
 	_, err := t.get(&w.TurnsAt, `
-		update wallets set turns_at = (select min(at) from (
+		update wallets set version = version + 1, turns_at = (select min(at) from (
 			select min(expires_at) as at from grants where bucket = $1 and wallet_id = $2 and live and expires_at is not null
 			union all
 			select min(effective_at) from grants where bucket = $1 and wallet_id = $2 and status = 'confirmed' and not in_force) turns)
@@ -92,7 +92,7 @@ func (t *tx) turnsAt(w *Wallet, at time.Time) error {
 		return nil
 	}
 	w.TurnsAt = &at
-	return t.exec(`update wallets set turns_at = $3 where bucket = $1 and id = $2`, w.Bucket, w.ID, at)
+	return t.exec(`update wallets set turns_at = $3, version = version + 1 where bucket = $1 and id = $2`, w.Bucket, w.ID, at)
 }
 
 // turnBatch bounds how many wallets one sweep looks at.

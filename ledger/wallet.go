@@ -23,6 +23,7 @@ type Wallet struct {
 	StripeDebt     int64      `db:"stripe_debt"`
 	OverdraftLimit int64      `db:"overdraft_limit"`
 	Seq            int64      `db:"seq"`
+	Version        int64      `db:"version"`
 	EnteredAt      time.Time  `db:"entered_at"`
 	TurnsAt        *time.Time `db:"turns_at"`
 	RefillBelow    *int64     `db:"refill_below"`
@@ -30,7 +31,7 @@ type Wallet struct {
 }
 
 const walletColumns = `bucket, id, customer_id, asset, scale, scope, status, total, held, pending, debt, stripe_debt,
-	overdraft_limit, seq, entered_at, turns_at, refill_below, created_at`
+	overdraft_limit, seq, version, entered_at, turns_at, refill_below, created_at`
 
 // Available is what the next debit may spend, without the overdraft limit; below zero while there is debt.
 func (w *Wallet) Available() int64 { return w.Total - w.Held }
@@ -60,11 +61,10 @@ type WalletInput struct {
 
 // CreateWallet makes a wallet. One customer has at most one for each asset and scope.
 func (l *Ledger) CreateWallet(ctx context.Context, in WalletInput, once Once) (w Wallet, replayed bool, err error) {
-	c, err := l.Customer(ctx, in.Customer)
-	if err != nil {
-		return Wallet{}, false, err
+	if in.Asset == "" {
+		return Wallet{}, false, refuse(CodeMissing, "asset", "asset is missing")
 	}
-	asset, err := l.Asset(ctx, in.Asset)
+	c, asset, err := l.assetFor(ctx, in.Customer, in.Asset)
 	if err != nil {
 		return Wallet{}, false, err
 	}
@@ -86,6 +86,9 @@ func (l *Ledger) CreateWallet(ctx context.Context, in WalletInput, once Once) (w
 		if replayed, err = t.claim(once, in.Asset+" "+in.Scope); err != nil || replayed {
 			return err
 		}
+		if err := t.mirrorAsset(c.Ref, asset); err != nil {
+			return err
+		}
 		err := t.insertWallet(c.Ref, asset, in.Scope, overdraft)
 		if violates(err, "wallets_one_per_scope") {
 			return refuse(CodeState, "asset", "customer %s has a wallet of %s with scope %s already", c.ID, asset.Code, in.Scope)
@@ -105,6 +108,10 @@ func (l *Ledger) CreateWallet(ctx context.Context, in WalletInput, once Once) (w
 }
 
 func (t *tx) insertWallet(ref Ref, asset Asset, scope string, overdraft int64) error {
+	// Another wallet may change which one usage is paid from.
+	if err := t.exec(`update wallets set version = version + 1 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
+		return err
+	}
 	return t.exec(`insert into wallets (bucket, id, customer_id, asset, scale, scope, overdraft_limit, entered_at, created_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $8)`,
 		ref.Bucket, t.l.ids.newID("wal_", ref.Bucket, t.now), ref.ID, asset.Code, asset.Scale, scope, overdraft, t.now)

@@ -66,6 +66,7 @@ create table wallets (
     stripe_debt      bigint      not null default 0,  -- the part of debt that Stripe's own balance shows as owed
     overdraft_limit  bigint      not null default 0,
     seq              bigint      not null default 0,  -- of the last entry
+    version          bigint      not null default 0,  -- moves with every change that a debit could be decided by
     mirrored_seq     bigint      not null default 0,  -- up to which entry Stripe's balance is known to follow
     entered_at       timestamptz not null,            -- of the last entry; entries of a wallet never go back in time
     turns_at         timestamptz,                     -- when the next grant comes in force or expires
@@ -114,6 +115,7 @@ create table grants (
 ) with (fillfactor = 50);
 -- Burn order. remaining is not in it, nor in its condition, so that a debit leaves every index alone.
 create index grants_burn_order on grants (bucket, wallet_id, priority, expires_at, kind_rank, id) where live;
+create index grants_newest on grants (id);
 create index grants_of_wallet on grants (bucket, wallet_id, id);
 create index grants_expiring on grants (expires_at) where live and expires_at is not null;
 create index grants_starting on grants (effective_at) where status = 'confirmed' and not in_force;

@@ -77,6 +77,7 @@ create table topups (
 create unique index topups_one_in_flight on topups (bucket, wallet_id) where status in ('pending', 'processing', 'action_required');
 create unique index topups_payment_intent on topups (bucket, payment_intent) where payment_intent is not null;
 create index topups_due on topups (run_at) where status in ('pending', 'processing', 'action_required');
+create index topups_newest on topups (id);
 create index topups_of_wallet on topups (bucket, wallet_id, id);
 
 -- One row is what is known of a customer's balance in Stripe.

@@ -264,7 +264,6 @@ func TestBadPathsQueriesAndHeaders(t *testing.T) {
 		{"POST", "/v1/topups/top_00000000000000000000/cancel", notFound},
 		{"GET", "/v1/assets/nothing", notFound},
 		{"GET", "/v1/assets/%ff", bad("parameter_invalid", "code")},
-		{"GET", "/v1/grants", bad("parameter_missing", "customer")},
 		{"GET", "/v1/grants?customer=", bad("", "customer")},
 		{"GET", "/v1/grants?customer=%ff", bad("parameter_invalid", "customer")},
 		{"GET", "/v1/grants?customer=nobody", notFound},
@@ -273,7 +272,6 @@ func TestBadPathsQueriesAndHeaders(t *testing.T) {
 		{"GET", "/v1/grants?customer=acme&starting_after=grt_%ff", bad("parameter_invalid", "starting_after")},
 		{"GET", "/v1/grants?customer=acme&starting_after=nothing", refusal{404, "invalid_request_error", "resource_missing", "starting_after"}},
 		{"GET", "/v1/grants?customer=acme&stauts=voided", bad("parameter_unknown", "stauts")},
-		{"GET", "/v1/topups", bad("parameter_missing", "customer")},
 		{"GET", "/v1/topups?customer=%ff", bad("parameter_invalid", "customer")},
 		{"GET", "/v1/topups?customer=acme&starting_after=nothing", refusal{404, "invalid_request_error", "resource_missing", "starting_after"}},
 		{"GET", "/v1/customers?limit=0", bad("parameter_invalid", "limit")},
@@ -357,7 +355,7 @@ func TestAPIKeys(t *testing.T) {
 	}
 
 	calls := []struct{ scope, method, path string }{
-		{"usage", "POST", "/v1/usage"}, {"usage", "POST", "/v1/usage/batch"}, {"usage", "GET", "/v1/customers/acme/check"},
+		{"usage", "POST", "/v1/usage"}, {"usage", "POST", "/v1/usage/batch"}, {"usage read", "GET", "/v1/customers/acme/check"},
 		{"read", "GET", "/v1/customers"}, {"read", "GET", "/v1/customers/acme"}, {"read", "GET", "/v1/grants"}, {"read", "GET", "/v1/topups"}, {"read", "GET", "/v1/customers/acme/lockstep"},
 		{"write", "POST", "/v1/customers"}, {"write", "POST", "/v1/grants"}, {"write", "POST", "/v1/topups"}, {"write", "PUT", "/v1/assets/credits"}, {"write", "POST", "/v1/customers/acme/wallets"},
 		{"write", "POST", "/v1/reconcile"},
@@ -375,7 +373,7 @@ func TestAPIKeys(t *testing.T) {
 			a := w.call(c.method, c.path, `{"surprise":1}`, "Authorization", "Bearer "+secret)
 			what := fmt.Sprintf("%s %s with scope %s", c.method, c.path, scope)
 			switch {
-			case scope != c.scope && scope != "admin":
+			case !strings.Contains(c.scope, scope) && scope != "admin":
 				w.refused(what, a, refusal{403, "permission_error", "scope_missing", ""})
 			case a.status == 401 || a.status == 403:
 				t.Errorf("%s: %v", what, a)

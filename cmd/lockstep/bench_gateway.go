@@ -54,7 +54,7 @@ func startBenchGatewayOnce(ctx context.Context, exe, dir string, env map[string]
 	g.cmd.Stdout, g.cmd.Stderr = &g.said, &g.said
 	g.cmd.SysProcAttr = benchChildAttr()
 	g.cmd.Env = []string{"LISTEN_ADDR=" + g.addr}
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "SystemRoot", "GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "SystemRoot", "GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG", "METRICS_ADDR"} {
 		if v, ok := os.LookupEnv(name); ok {
 			g.cmd.Env = append(g.cmd.Env, name+"="+v)
 		}

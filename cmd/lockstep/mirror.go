@@ -46,7 +46,7 @@ func (g *gateway) syncNow(ctx context.Context, ref ledger.Ref) error {
 		if err := g.syncCustomer(ctx, ref); err != nil {
 			return err
 		}
-		behind, err := g.ledger.OutOfStep(ctx, []ledger.Ref{ref})
+		behind, err := g.ledger.OutOfStep(ctx, []ledger.Ref{ref}, false)
 		if err != nil || len(behind) == 0 {
 			return err
 		}

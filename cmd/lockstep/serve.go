@@ -8,6 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"lockstep/handlers"
@@ -39,6 +42,10 @@ func serve(ctx context.Context, args []string, _, stderr io.Writer) error {
 	}
 	if err := c.checkServe(); err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		// The heap is small and its garbage plenty: collecting less often costs tens of megabytes and saves a tenth.
+		debug.SetGCPercent(400)
 	}
 	return runGateway(ctx, c, c.logger(stderr), nil)
 }
@@ -179,6 +186,9 @@ func (g *gateway) serveMetrics(failed chan<- error) (stop func(), err error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", g.server.MetricsHandler())
+	// Profiles are the operator's: they are on this address alone.
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	srv := newHTTPServer(mux, g.log)
 	go func() { failed <- srv.Serve(listener) }()
 	return func() { _ = srv.Close() }, nil

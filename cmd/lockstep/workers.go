@@ -31,7 +31,7 @@ func (g *gateway) startWorkers(ctx context.Context) <-chan struct{} {
 		wg.Go(func() { g.mirrorWorker(ctx) })
 	}
 	wg.Go(func() { g.loop(ctx, "mirror", g.cfg.MirrorInterval, nil, g.mirrorDirty) })
-	wg.Go(func() { g.loop(ctx, "mirror sweep", 15*time.Second, nil, g.mirrorStale) })
+	wg.Go(func() { g.loop(ctx, "mirror sweep", time.Minute, nil, g.mirrorStale) })
 	wg.Go(func() { g.loop(ctx, "backfill", g.cfg.BackfillInterval, nil, g.backfill) })
 	wg.Go(func() { g.loop(ctx, "sweep", 5*time.Second, nil, g.sweep) })
 	wg.Go(func() { g.loop(ctx, "customers", 30*time.Second, nil, g.linkCustomers) })
@@ -137,7 +137,7 @@ func (g *gateway) mirrorDirty(ctx context.Context) error {
 	refs := g.ledger.TakeDirty()
 	for len(refs) > 0 {
 		n := min(len(refs), mirrorChunk)
-		if err := g.handOver(ctx, refs[:n]); err != nil {
+		if err := g.handOver(ctx, refs[:n], false); err != nil {
 			for _, r := range refs {
 				g.ledger.MarkDirty(r)
 			}
@@ -149,8 +149,8 @@ func (g *gateway) mirrorDirty(ctx context.Context) error {
 }
 
 // handOver gives those of the customers that are out of step to the workers.
-func (g *gateway) handOver(ctx context.Context, refs []ledger.Ref) error {
-	refs, err := g.ledger.OutOfStep(ctx, refs)
+func (g *gateway) handOver(ctx context.Context, refs []ledger.Ref, note bool) error {
+	refs, err := g.ledger.OutOfStep(ctx, refs, note)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (g *gateway) mirrorStale(ctx context.Context) error {
 			return err
 		}
 		after = refs[len(refs)-1]
-		if err := g.handOver(ctx, refs); err != nil {
+		if err := g.handOver(ctx, refs, true); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,263 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+// A lane remembers the customers that it has written to: their wallets, and the grants that they burn next.
+// While nobody else changes them it can decide a debit without asking the database, and write a batch with
+// one statement. The fence is the wallet's version, which every other writer moves: the statement writes only
+// where the version is still the remembered one, and where any is not it writes nothing at all, and the batch
+// goes the long way, under row locks.
+//
+// Only what is sure is decided so. A refusal, a debit that crosses the refill threshold, a turn that is due,
+// a key that was used: all go the long way, since memory may be behind.
+
+// remembered is a customer as a lane's last commit left it.
+type remembered struct {
+	wallets []*Wallet
+	purses  map[string]*purse // by wallet
+}
+
+// memoryLimit bounds each of a lane's two generations of customers, about a kilobyte each.
+const memoryLimit = 16384
+
+// memory is a lane's alone: no lock.
+type memory struct {
+	now, old map[Ref]*remembered
+	doubted  map[string]int64  // wallets of a batch whose fence was lost, with the versions they were remembered by
+	shared   map[Ref]time.Time // customers that somebody else wrote to: not remembered until then
+}
+
+// sharedFor is how long a customer goes the long way after another writer was seen: where several processes
+// spend from one wallet, a fence would be lost each time.
+const sharedFor = time.Second
+
+func (m *memory) recall(ref Ref) *remembered {
+	if r := m.now[ref]; r != nil {
+		return r
+	}
+	r := m.old[ref]
+	if r != nil {
+		m.keep(ref, r)
+	}
+	return r
+}
+
+func (m *memory) keep(ref Ref, r *remembered) {
+	if m.now == nil || len(m.now) >= memoryLimit {
+		m.old, m.now = m.now, make(map[Ref]*remembered)
+	}
+	m.now[ref] = r
+}
+
+func (m *memory) forget(ref Ref) {
+	delete(m.now, ref)
+	delete(m.old, ref)
+}
+
+// doubt forgets the customers of a batch that was not written, until they have been read under their locks.
+func (m *memory) doubt(wallets []*Wallet) {
+	m.doubted = make(map[string]int64, len(wallets))
+	for _, w := range wallets {
+		m.doubted[w.ID] = w.Version
+		m.forget(w.ref())
+	}
+}
+
+// found hears which version a wallet has under its lock: where it is another than the one remembered, the
+// customer has other writers.
+func (m *memory) found(w *Wallet, now time.Time) {
+	if version, ok := m.doubted[w.ID]; !ok || version == w.Version {
+		return
+	}
+	if m.shared == nil || len(m.shared) >= memoryLimit {
+		m.shared = make(map[Ref]time.Time)
+	}
+	m.shared[w.ref()] = now.Add(sharedFor)
+}
+
+// alone reports whether a customer has had no other writer lately.
+func (m *memory) alone(ref Ref, now time.Time) bool {
+	until, ok := m.shared[ref]
+	if ok && !now.Before(until) {
+		delete(m.shared, ref)
+		return true
+	}
+	return !ok
+}
+
+// remember keeps what a commit under row locks left of the batch's customers, but for those that something
+// other than debits changed.
+func (ln *lane) remember(b *debitBatch) {
+	for ref, wallets := range b.wallets {
+		for _, w := range wallets {
+			ln.memory.found(w, b.t.now)
+		}
+		r := &remembered{wallets: wallets, purses: make(map[string]*purse, 1)}
+		sure := len(wallets) > 0 && ln.memory.alone(ref, b.t.now)
+		for _, w := range wallets {
+			sure = sure && !b.unsure[w]
+			if pu := b.grants[w]; pu != nil {
+				if pu.changed {
+					w.Version++
+				}
+				r.purses[w.ID] = pu.settled()
+			}
+		}
+		if sure {
+			ln.memory.keep(ref, r)
+		} else {
+			ln.memory.forget(ref)
+		}
+	}
+}
+
+// settled is the purse after a commit: what it has now is what it had.
+func (pu *purse) settled() *purse {
+	kept := pu.tranches[:0]
+	for _, tr := range pu.tranches {
+		if tr.free > 0 {
+			tr.was = tr.free
+			kept = append(kept, tr)
+		}
+	}
+	pu.tranches, pu.changed, pu.mirrored = kept, false, false
+	return pu
+}
+
+// copied is the remembered state for a batch to change: it is kept only when the batch is written.
+func (r *remembered) copied() (wallets []*Wallet, purses map[string]*purse) {
+	wallets = make([]*Wallet, len(r.wallets))
+	for i, w := range r.wallets {
+		c := *w
+		wallets[i] = &c
+	}
+	purses = make(map[string]*purse, len(r.purses))
+	for id, pu := range r.purses {
+		c := *pu
+		c.tranches = append([]tranche(nil), pu.tranches...)
+		purses[id] = &c
+	}
+	return wallets, purses
+}
+
+// fenced books what of the batch can be decided from memory, in one statement that is its own transaction,
+// and answers the calls that have to go the long way. When nobody can say whether the statement was carried
+// out, its calls are answered with the error and none goes any way.
+func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
+	b := newBatch(ln.l)
+	purses := make(map[*Wallet]map[string]*purse)
+	p := newPosting(ln.l.Now())
+	p.fenced = true
+	var sure []*debitCall
+	for _, c := range batch {
+		if b.recall(ln, c, purses) && b.certain(c, p) {
+			b.decide(p, c)
+			sure = append(sure, c)
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	if len(p.entries) == 0 {
+		return batch, nil
+	}
+	for w, pu := range b.grants {
+		pu.post(p, w)
+	}
+	conn, err := ln.connection()
+	if err != nil {
+		return batch, nil // the long way says so better
+	}
+	p.sort()
+	if _, err := conn.post.ExecContext(context.Background(), p.args()...); err != nil {
+		ln.memory.doubt(p.wallets)
+		var pe *pq.Error
+		if errors.As(err, &pe) && ln.alone(err) {
+			return batch, nil // the fence was lost, or a key had been used: nothing was written
+		}
+		ln.drop()
+		for _, c := range sure {
+			c.result = DebitResult{Err: fmt.Errorf("debit: %w", err)}
+		}
+		return rest, err
+	}
+	ln.written(b, p, sure)
+	return rest, nil
+}
+
+// written keeps what a fenced batch left and tells of it.
+func (ln *lane) written(b *debitBatch, p *posting, sure []*debitCall) {
+	for _, w := range p.wallets {
+		w.Version++
+	}
+	for ref, wallets := range b.wallets {
+		r := &remembered{wallets: wallets, purses: make(map[string]*purse, 1)}
+		for _, w := range wallets {
+			if pu := b.grants[w]; pu != nil {
+				r.purses[w.ID] = pu.settled()
+			}
+		}
+		// Purses that this batch did not need are as they were.
+		for id, pu := range ln.memory.recall(ref).purses {
+			if r.purses[id] == nil {
+				r.purses[id] = pu
+			}
+		}
+		ln.memory.keep(ref, r)
+	}
+	b.moved()
+	b.t.tell()
+	for _, c := range sure {
+		ln.l.KeyUsed(c.in.Once)
+	}
+}
+
+// recall finds the call's wallet in memory; false when it is not there or anything about it is doubtful.
+func (b *debitBatch) recall(ln *lane, c *debitCall, purses map[*Wallet]map[string]*purse) bool {
+	c.result, c.wallet = DebitResult{}, nil
+	wallets, ok := b.wallets[c.ref]
+	if !ok {
+		r := ln.memory.recall(c.ref)
+		if r == nil {
+			return false
+		}
+		var own map[string]*purse
+		wallets, own = r.copied()
+		b.wallets[c.ref] = wallets
+		for _, w := range wallets {
+			purses[w] = own
+		}
+	}
+	w, err := usageWallet(wallets, c.ref.ID, c.in.Asset)
+	if err != nil || w.Status != "active" || purses[w][w.ID] == nil {
+		return false
+	}
+	if c.amount, err = stepsOf(c.in.Amount, w.Scale, "amount", w.Asset); err != nil {
+		return false
+	}
+	c.wallet = w
+	b.grants[w] = purses[w][w.ID]
+	return c.in.Once.Key == "" || !ln.l.recent.knows(c.in.Once.Key)
+}
+
+// certain reports whether grants in memory pay the debit in full, with nothing else to happen by it.
+func (b *debitBatch) certain(c *debitCall, p *posting) bool {
+	w := c.wallet
+	left := w.Available() - c.amount
+	if left < 0 || w.due(p.now) || w.RefillBelow != nil && left+w.Pending < *w.RefillBelow {
+		return false
+	}
+	need := c.amount
+	for _, tr := range b.grants[w].tranches {
+		if need -= tr.free; need <= 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,165 @@
+package ledger_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"lockstep/ledger"
+	"lockstep/ledger/ledgertest"
+)
+
+// What one process remembers of a wallet never outlives what another does to it: the next debit sees it.
+func TestMemoryNoticesOtherWriters(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		other func(t *testing.T, l *ledger.Ledger, c ledger.Customer, g ledger.Grant)
+		want  ledger.Code // "" is that the debit of 1 is booked
+		after string
+	}{
+		"nothing": {func(*testing.T, *ledger.Ledger, ledger.Customer, ledger.Grant) {}, "", "8"},
+		"spends": {func(t *testing.T, l *ledger.Ledger, _ ledger.Customer, _ ledger.Grant) {
+			if _, _, err := debit(t, l, "acme", "8.5", ""); err != nil {
+				t.Error(err)
+			}
+		}, ledger.CodeInsufficient, "0.5"},
+		"gives credit that burns first": {func(t *testing.T, l *ledger.Ledger, _ ledger.Customer, _ ledger.Grant) {
+			grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "5"), Priority: 1})
+		}, "", "13"},
+		"voids the grant": {func(t *testing.T, l *ledger.Ledger, _ ledger.Customer, g ledger.Grant) {
+			if _, _, err := l.VoidGrant(ctx, g.ID, "", ledger.Once{}); err != nil {
+				t.Error(err)
+			}
+		}, ledger.CodeInsufficient, "0"},
+		"arms a rule": {func(t *testing.T, l *ledger.Ledger, _ ledger.Customer, _ ledger.Grant) {
+			in := rule(t, 0)
+			in.Threshold = decp(t, "8.5")
+			putRule(t, l, "acme", in)
+		}, "", "8"},
+		"makes a wallet that the debit could mean": {func(t *testing.T, l *ledger.Ledger, _ ledger.Customer, _ ledger.Grant) {
+			if _, err := l.PutAsset(ctx, ledger.AssetInput{Code: "gold"}); err != nil {
+				t.Error(err)
+			}
+			if _, _, err := l.CreateWallet(ctx, ledger.WalletInput{Customer: "acme", Asset: "gold"}, ledger.Once{}); err != nil {
+				t.Error(err)
+			}
+		}, ledger.CodeMissing, "9"},
+		"hears that the customer was deleted": {func(t *testing.T, l *ledger.Ledger, c ledger.Customer, _ ledger.Grant) {
+			if err := l.CustomerDeleted(ctx, c.Ref); err != nil {
+				t.Error(err)
+			}
+		}, ledger.CodeFrozen, "9"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := ledgertest.URL(t)
+			l, other := ledgertest.New(t, ledger.Options{URL: url}), ledgertest.New(t, ledger.Options{URL: url})
+			c := newCustomer(t, l, "acme", "")
+			g := grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "10")})
+			if _, _, err := debit(t, l, "acme", "1", ""); err != nil { // from here on it is remembered
+				t.Fatal(err)
+			}
+			tt.other(t, other, c, g)
+			_, _, err := debit(t, l, "acme", "1", "")
+			if tt.want == "" && err != nil || tt.want != "" && !ledger.IsCode(err, tt.want) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+			if got := available(t, l, "acme"); got != tt.after {
+				t.Errorf("available %s, want %s", got, tt.after)
+			}
+			if n := len(topups(t, l, "acme")); (name == "arms a rule") != (n == 1) {
+				t.Errorf("%d top-ups", n)
+			}
+		})
+	}
+}
+
+// Expiry ends remembered credit in its instant too.
+func TestMemoryNoticesExpiry(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	now := time.Now()
+	l := ledgertest.New(t, ledger.Options{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }})
+	newCustomer(t, l, "acme", "")
+	ends := now.Add(time.Hour)
+	grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "10"), ExpiresAt: &ends})
+	if _, _, err := debit(t, l, "acme", "1", ""); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	now = ends
+	mu.Unlock()
+	if _, _, err := debit(t, l, "acme", "1", ""); !ledger.IsCode(err, ledger.CodeInsufficient) {
+		t.Errorf("in the instant of expiry: %v", err)
+	}
+}
+
+// Random verbs from many callers of two processes leave books in which every invariant holds, and every
+// acknowledged debit once.
+func TestRandomVerbsKeepTheBooks(t *testing.T) {
+	t.Parallel()
+	url := ledgertest.URL(t)
+	replicas := []*ledger.Ledger{ledgertest.New(t, ledger.Options{URL: url}), ledgertest.New(t, ledger.Options{URL: url})}
+	const customers = 5
+	for i := range customers {
+		id := fmt.Sprint("c", i)
+		newCustomer(t, replicas[0], id, "50")
+		putRule(t, replicas[0], id, rule(t, 100_000))
+	}
+	var mu sync.Mutex
+	booked := make(map[string]int) // per customer
+	var wg sync.WaitGroup
+	for caller := range 24 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(caller), 42))
+			for n := range 60 {
+				l, id := replicas[r.IntN(2)], fmt.Sprint("c", r.IntN(customers))
+				switch verb := r.IntN(20); {
+				case verb == 0:
+					grant(t, l, ledger.GrantInput{Customer: id, Amount: dec(t, "3"), Priority: int16(r.IntN(100))})
+				case verb == 1:
+					g := grant(t, l, ledger.GrantInput{Customer: id, Amount: dec(t, "2")})
+					if _, _, err := l.VoidGrant(ctx, g.ID, "", ledger.Once{}); err != nil && !ledger.IsCode(err, ledger.CodeState) {
+						t.Error(err)
+					}
+				case verb == 2:
+					for _, top := range topups(t, l, id) {
+						if top.InFlight() {
+							settle(t, l, ledger.Outcome{Topup: top.ID, Status: []string{"succeeded", "failed", "processing"}[r.IntN(3)], PaymentIntent: "pi_" + top.ID})
+						}
+					}
+				case verb == 3:
+					if _, err := l.ResumeRule(ctx, wallet(t, l, id).ID); err != nil {
+						t.Error(err)
+					}
+				default:
+					key := fmt.Sprintf("k%d-%d", caller, n)
+					for range 1 + r.IntN(2) { // now and then twice
+						_, replayed, err := debit(t, replicas[r.IntN(2)], id, "0.1", key)
+						if err != nil && !ledger.IsCode(err, ledger.CodeInsufficient) {
+							t.Error(err)
+						}
+						if err == nil && !replayed {
+							mu.Lock()
+							booked[id]++
+							mu.Unlock()
+						}
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for id, n := range booked {
+		w := wallet(t, replicas[0], id)
+		var entries int
+		if err := replicas[0].DB().Get(&entries, `select count(*) from entries where wallet_id = $1 and type = 'debit'`, w.ID); err != nil {
+			t.Fatal(err)
+		}
+		if entries != n {
+			t.Errorf("%s: %d debits in the books, %d acknowledged", id, entries, n)
+		}
+	}
+}
