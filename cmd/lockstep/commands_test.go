@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"lockstep/stripeutil/stripesim"
+)
+
+// command runs a lockstep command on the world's database and Stripe.
+func (w *world) command(args ...string) (stdout string, code int) {
+	w.t.Helper()
+	for name, value := range map[string]string{"DATABASE_URL": w.o.url, "STRIPE_SECRET_KEY": w.sim.SecretKey(), "STRIPE_API_BASE": w.o.stripeURL,
+		"LOCKSTEP_API_KEY": w.key, "STRIPE_REQUESTS_PER_SECOND": "1000"} {
+		w.t.Setenv(name, value)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var out, err bytes.Buffer
+	code = run(ctx, args, &out, &err)
+	if code != 0 {
+		w.t.Logf("lockstep %s: exit %d: %s", strings.Join(args, " "), code, err.String())
+	}
+	return out.String(), code
+}
+
+// A key does what its scopes say from the moment it is made until it is revoked.
+func TestKeysCommand(t *testing.T) {
+	w := newWorld(t)
+	w.customer("acme", "10", "")
+	if _, code := w.command("keys", "create", "-scopes", "usage,everything"); code != 1 {
+		t.Errorf("an unknown scope: exit %d", code)
+	}
+	out, code := w.command("keys", "create", "-name", "app", "-scopes", "usage")
+	secret, id := regexp.MustCompile(`lsk_\S+`).FindString(out), regexp.MustCompile(`key_\S+`).FindString(out)
+	if code != 0 || secret == "" || id == "" {
+		t.Fatalf("create: exit %d, %q", code, out)
+	}
+	usage := func() int {
+		return w.call("POST", "/v1/usage", `{"customer":"acme","amount":"1"}`, "Authorization", "Bearer "+secret).status
+	}
+	if got := usage(); got != http.StatusOK {
+		t.Errorf("usage with the new key: %d", got)
+	}
+	if a := w.call("GET", "/v1/customers/acme", nil, "Authorization", "Bearer "+secret); a.status != http.StatusForbidden || a.str("error.code") != "scope_missing" {
+		t.Errorf("reading with it: %v", a)
+	}
+	if out, _ = w.command("keys", "list"); !strings.Contains(out, id) || strings.Contains(out, secret) {
+		t.Errorf("list: %q", out)
+	}
+	if _, code := w.command("keys", "revoke", "key_nothing"); code != 1 {
+		t.Errorf("revoking nothing: exit %d", code)
+	}
+	if _, code := w.command("keys", "revoke", id); code != 0 {
+		t.Fatalf("revoke: exit %d", code)
+	}
+	w.eventually("the key is revoked", func() bool { return usage() == http.StatusUnauthorized })
+}
+
+// verify is silent about right books and fails on wrong ones.
+func TestVerifyCommand(t *testing.T) {
+	w := newWorld(t)
+	w.customer("acme", "10", "")
+	if out, code := w.command("verify"); code != 0 || !strings.Contains(out, "the books are right") {
+		t.Errorf("right books: exit %d, %q", code, out)
+	}
+	if _, err := w.g.ledger.DB().Exec(`update wallets set total = total + 1`); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := w.command("verify"); code != 1 || !strings.Contains(out, "a wallet's total is the sum of its entries") {
+		t.Errorf("wrong books: exit %d, %q", code, out)
+	}
+	if _, err := w.g.ledger.DB().Exec(`update wallets set total = total - 1`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An event that was given up is worked off when it is replayed.
+func TestReplayCommand(t *testing.T) {
+	w := newWorld(t)
+	_, stripeID := w.armed("acme", "pm_card_visa", 0)
+	w.inStep("acme")
+	if err := w.sim.Settle(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	// The event of a stranger's transaction arrives and is put aside before anybody has worked it off.
+	w.sim.InjectDelivery(stripesim.DeliveryFault{Kind: stripesim.Lose, Times: -1})
+	if _, err := w.sim.Operator().AdjustBalance(stripeID, -500, "usd", "goodwill"); err != nil {
+		t.Fatal(err)
+	}
+	w.sim.ClearFaults()
+	db := w.g.ledger.DB()
+	if _, err := db.Exec(`create function put_aside() returns trigger language plpgsql as $$ begin new.status = 'failed'; return new; end $$;
+		create trigger put_aside before insert on stripe_events for each row execute function put_aside()`); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.g.backfill(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, code := w.command("replay", "evt_nothing"); code != 1 {
+		t.Errorf("replaying nothing: exit %d", code)
+	}
+	if got := w.available("acme"); got != "10" {
+		t.Fatalf("available %s before the replay", got)
+	}
+	if out, code := w.command("replay", "--failed"); code != 0 {
+		t.Fatalf("replay: exit %d, %q", code, out)
+	}
+	w.eventually("the goodwill is booked", func() bool { return w.available("acme") == "15" })
+}
+
+// reconcile finds who is out of step and why; with --repair it brings them back.
+func TestReconcileCommand(t *testing.T) {
+	w := newWorld(t)
+	_, foreign := w.customer("foreign", "10", "")
+	w.customer("lost", "10", "")
+	w.customer("fine", "10", "")
+	for _, c := range []string{"foreign", "lost", "fine"} {
+		w.inStep(c)
+	}
+	if out, code := w.command("reconcile"); code != 0 || !strings.Contains(out, "3 customers, 3 in step") {
+		t.Errorf("all in step: exit %d, %q", code, out)
+	}
+	w.sim.InjectDelivery(stripesim.DeliveryFault{Kind: stripesim.Lose, Times: -1})
+	if _, err := w.sim.Operator().AdjustBalance(foreign, -300, "usd", "goodwill"); err != nil {
+		t.Fatal(err)
+	}
+	// The books think that Stripe shows 2.00 less than it does, and no transaction explains it.
+	db := w.g.ledger.DB()
+	if _, err := db.Exec(`insert into balance_transactions (bucket, id, customer_id, amount, type, created_at)
+		select bucket, 'cbtxn_never', customer_id, 200, 'adjustment', now() from mirrors where customer_id = 'lost'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(`update mirrors set credit = credit - 200 where customer_id = 'lost'`); err != nil {
+		t.Fatal(err)
+	}
+	a := w.call("GET", "/v1/customers/foreign/lockstep", nil)
+	if a.str("state") != "foreign" || a.str("drift") != "300" {
+		t.Errorf("foreign: %v", a)
+	}
+	if a := w.call("GET", "/v1/customers/lost/lockstep", nil); a.str("state") != "stripe_ahead" || a.str("drift") != "200" {
+		t.Errorf("lost: %v", a)
+	}
+	if out, code := w.command("reconcile"); code != 1 || !strings.Contains(out, "foreign: foreign") || !strings.Contains(out, "lost: stripe_ahead") {
+		t.Errorf("two out of step: exit %d, %q", code, out)
+	}
+	if out, code := w.command("reconcile", "--repair"); code != 0 || !strings.Contains(out, "3 customers, 1 in step, 2 repaired") {
+		t.Errorf("repair: exit %d, %q", code, out)
+	}
+	for _, c := range []string{"foreign", "lost", "fine"} {
+		w.inStep(c)
+	}
+	if got := w.available("foreign"); got != "13" {
+		t.Errorf("foreign has %s, want 13", got)
+	}
+	if got := w.available("lost"); got != "10" {
+		t.Errorf("lost has %s, want 10", got)
+	}
+}

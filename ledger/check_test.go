@@ -1,0 +1,87 @@
+package ledger_test
+
+import (
+	"strings"
+	"testing"
+
+	"lockstep/ledger"
+	"lockstep/ledger/ledgertest"
+)
+
+// Check finds each way in which books can be wrong. The books are spoiled by hand, past every guard.
+func TestCheckFinds(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ spoil, finds string }{
+		{`update wallets set total = total + 1`, "a wallet's total is the sum of its entries"},
+		{`delete from entries where seq = 1`, "balance_after follows from the entry before"},
+		{`update entries set balance_after = balance_after + 1 where seq = 2`, "balance_after follows from the entry before"},
+		{`update entries set created_at = created_at - interval '1 day' where seq = 2`, "time does not go back"},
+		{`update entries set amount = amount - 1 where seq = 2`, "an entry's parts sum to its amount"},
+		{`update grants set remaining = remaining - 1 where in_force`, "a grant has left what its entries' parts say"},
+		{`update entries set parts = replace(parts, 'grt_', 'grx_') where seq = 2`, "every part is of a grant of the entry's wallet"},
+		{`update wallets set debt = debt + 5`, "a wallet's total is what its grants have left"},
+		{`update wallets set pending = 0`, "a wallet's pending is its grants that wait"},
+		{`alter table grants drop constraint grants_live_means; update grants set live = not live where in_force`, "a grant that can be spent is live"},
+		{`update topups set status = 'failed'`, "a top-up has its grant"},
+		{`drop index topups_one_in_flight; insert into topups (bucket, id, wallet_id, customer_id, trigger, mode, status, amount, charge, currency, grant_id, run_at, created_at)
+			select bucket, id || 'x', wallet_id, customer_id, trigger, mode, status, amount, charge, currency, grant_id, run_at, created_at from topups`, "at most one top-up of a wallet is in flight"},
+		{`alter table topups drop constraint topups_within_cap; update topups set cap_amount = 10, cap_used = 2000`, "stays within the cap"},
+		{`update mirrors set credit = credit + 1`, "a mirror's credit is the sum"},
+		{`insert into flushes (bucket, id, customer_id, amount, params, status, created_at) select bucket, 'flu_x', id, 5, '{}', 'done', now() from customers`, "every flush that is done has its transaction"},
+		{`insert into entries (bucket, wallet_id, seq, id, type, amount, balance_after, parts, refers_to, created_at)
+			select bucket, id, n, 'ent_' || n, 'stripe_balance', 0, 0, '', 'cbtxn_1', now() from wallets, (values (98), (99)) v(n)`, "no transaction is booked twice"},
+	} {
+		t.Run(tt.finds, func(t *testing.T) {
+			t.Parallel()
+			l, err := ledger.Open(ctx, ledger.Options{URL: ledgertest.URL(t)}) // not New: these books end wrong
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			newCustomer(t, l, "acme", "10")
+			putRule(t, l, "acme", rule(t, 10_000))
+			if _, _, err := debit(t, l, "acme", "6", ""); err != nil {
+				t.Fatal(err)
+			}
+			if findings, err := l.Check(ctx); err != nil || len(findings) > 0 {
+				t.Fatalf("before: %v %v", findings, err)
+			}
+			if _, err := l.DB().Exec(tt.spoil); err != nil {
+				t.Fatal(err)
+			}
+			findings, err := l.Check(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(ledger.Describe(findings), tt.finds) {
+				t.Errorf("not found; found:\n%s", ledger.Describe(findings))
+			}
+		})
+	}
+}
+
+// The schema spreads over a database distributed by bucket: every table that commits with a wallet carries
+// it in its primary key and in every unique index.
+func TestEveryUniqueIndexHasTheBucket(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{})
+	var without []string
+	if err := l.DB().Select(&without, `
+		select c.relname || ': ' || i.relname from pg_index x
+		join pg_class c on c.oid = x.indrelid join pg_class i on i.oid = x.indexrelid join pg_namespace n on n.oid = c.relnamespace
+		where n.nspname = 'public' and x.indisunique
+		and c.relname not in ('assets', 'stripe_links', 'api_keys', 'stripe_events', 'progress', 'goose_db_version')
+		and not exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum = any(x.indkey) and a.attname = 'bucket')`); err != nil {
+		t.Fatal(err)
+	}
+	if len(without) > 0 {
+		t.Errorf("unique without bucket: %v", without)
+	}
+	var tables int
+	if err := l.DB().Get(&tables, `select count(*) from information_schema.columns where table_schema = 'public' and column_name = 'bucket'`); err != nil {
+		t.Fatal(err)
+	}
+	if tables < 10 {
+		t.Errorf("only %d tables have a bucket", tables)
+	}
+}
