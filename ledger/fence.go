@@ -214,7 +214,9 @@ func (ln *lane) written(b *debitBatch, p *posting, sure []*debitCall) {
 	b.moved()
 	b.t.tell()
 	for _, c := range sure {
-		ln.l.KeyUsed(c.in.Once)
+		if c.result.Err == nil { // what was refused, for its key in the same batch, has not used the key
+			ln.l.KeyUsed(c.in.Once)
+		}
 	}
 }
 

@@ -165,7 +165,7 @@ func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref, note bool) ([]Ref, e
 			case when w.scope = 'usage' then 0 else coalesce((select sum(g.remaining - g.held) from grants g
 				where g.bucket = w.bucket and g.wallet_id = w.id and g.live and g.covers = 'all'), 0)::bigint - w.stripe_debt end as steps
 		from unnest($1::smallint[], $2::text[]) u(bucket, id)
-		join mirrors m on m.bucket = u.bucket and m.customer_id = u.id
+		join mirrors m on m.bucket = u.bucket and m.customer_id = u.id and m.run_at < 'infinity'
 		join wallets w on w.bucket = u.bucket and w.customer_id = u.id
 		order by w.bucket, w.id`, buckets, ids, l.Now())
 	if err != nil {

@@ -168,7 +168,10 @@ func TestWebhookModesVersionsAndTypes(t *testing.T) {
 func TestDeletedCustomer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	wallet, stripeID := w.customer("acme", "10", "pm_card_visa")
+	wallet, stripeID := w.customer("acme", "12", "pm_card_visa")
+	for range 2 { // so that a lane remembers the wallet as it was
+		w.must("POST", "/v1/usage", map[string]any{"customer": "acme", "amount": "1"})
+	}
 	w.inStep("acme")
 	if _, err := w.sim.Operator().DeleteCustomer(stripeID); err != nil {
 		t.Fatal(err)

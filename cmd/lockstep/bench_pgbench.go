@@ -83,7 +83,7 @@ func findPgbench(binDirs ...string) (string, error) {
   Fedora, RHEL:    dnf install postgresql-contrib
   Alpine:          apk add postgresql
   macOS:           brew install postgresql@17
-It is looked for in the PATH and in /usr/lib/postgresql/*/bin.`)
+It is looked for in the PATH and in /usr/lib/postgresql/*/bin`)
 }
 
 // libpqEnv says to libpq's programs what a DATABASE_URL says to us. The environment, because arguments

@@ -16,11 +16,12 @@ import (
 const syncRounds = 5
 
 // syncCustomer brings a customer's balance in Stripe up to date: imports what strangers did, then posts the
-// difference. One process has a customer at a time; where another has it, there is nothing to do here.
-func (g *gateway) syncCustomer(ctx context.Context, ref ledger.Ref) error {
+// difference. One process has a customer at a time; where another has it, or a failure is still to be waited
+// out, leased is false and nothing was done.
+func (g *gateway) syncCustomer(ctx context.Context, ref ledger.Ref) (leased bool, err error) {
 	m, leased, err := g.ledger.LeaseMirror(ctx, ref)
 	if err != nil || !leased {
-		return err
+		return false, err
 	}
 	for range syncRounds {
 		var more bool
@@ -32,7 +33,7 @@ func (g *gateway) syncCustomer(ctx context.Context, ref ledger.Ref) error {
 		}
 	}
 	release := g.ledger.ReleaseMirror(context.WithoutCancel(ctx), ref, err != nil)
-	return errors.Join(err, release)
+	return true, errors.Join(err, release)
 }
 
 func (g *gateway) mirror(ctx context.Context, ref ledger.Ref) (ledger.Mirror, bool, error) {
@@ -43,7 +44,7 @@ func (g *gateway) mirror(ctx context.Context, ref ledger.Ref) (ledger.Mirror, bo
 // syncNow is syncCustomer for a caller who waits: where another has the customer it tries again shortly.
 func (g *gateway) syncNow(ctx context.Context, ref ledger.Ref) error {
 	for range 20 {
-		if err := g.syncCustomer(ctx, ref); err != nil {
+		if _, err := g.syncCustomer(ctx, ref); err != nil {
 			return err
 		}
 		behind, err := g.ledger.OutOfStep(ctx, []ledger.Ref{ref}, false)

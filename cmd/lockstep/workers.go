@@ -122,8 +122,12 @@ func (g *gateway) mirrorWorker(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ref := <-g.dirty:
-			if err := g.syncCustomer(context.WithoutCancel(ctx), ref); err != nil {
+			leased, err := g.syncCustomer(context.WithoutCancel(ctx), ref)
+			if err != nil {
 				g.log.Warn("balance in Stripe not up to date", "customer", ref.ID, "error", err)
+			}
+			if err != nil || !leased { // another has the customer, or a failure is to be waited out
+				g.ledger.MarkDirty(ref)
 			}
 		}
 	}

@@ -186,7 +186,7 @@ func (f *Referee) checkAnswer(op *operation, a *answer) error {
 	}
 	media := res.Content["application/json"]
 	if !ok || media.Schema == nil {
-		return fmt.Errorf("Stripe never answers this call with %d", a.status)
+		return fmt.Errorf("status %d is none that Stripe answers this call with", a.status)
 	}
 	if err := f.doc.check("answer", v, media.Schema); err != nil {
 		return err
