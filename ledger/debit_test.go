@@ -265,3 +265,31 @@ func TestCreditBeginsAndExpiresInItsInstant(t *testing.T) {
 		t.Errorf("grant is %s with %d left", g.Status, g.Remaining)
 	}
 }
+
+// A key that another kind of call used is refused for usage, also by a process that has never seen it.
+func TestKeyOfAnotherCall(t *testing.T) {
+	t.Parallel()
+	url := ledgertest.URL(t)
+	l, fresh := ledgertest.New(t, ledger.Options{URL: url}), ledgertest.New(t, ledger.Options{URL: url})
+	newCustomer(t, l, "acme", "10")
+	for _, key := range []string{"", "warm"} { // the second finds the wallet in memory
+		if _, _, err := debit(t, fresh, "acme", "1", key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := ledger.GrantInput{Customer: "acme", Amount: dec(t, "1")}
+	if _, _, err := l.Grant(ctx, in, ledger.Once{Key: "k", Request: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := debit(t, fresh, "acme", "1", "k"); !ledger.IsCode(err, ledger.CodeKeyReused) {
+			t.Errorf("usage under a grant's key: %v", err)
+		}
+	}
+	if _, _, err := debit(t, l, "acme", "1", "d"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := fresh.Grant(ctx, in, ledger.Once{Key: "d", Request: 1}); !ledger.IsCode(err, ledger.CodeKeyReused) {
+		t.Errorf("a grant under a debit's key: %v", err)
+	}
+}

@@ -10,13 +10,18 @@ import (
 // errDiscard tells database/sql to close a connection instead of keeping it.
 var errDiscard = driver.ErrBadConn
 
-// replaysSQL finds the debits that keys were used for.
+// replaysSQL finds the debits that keys were used for; a key that another kind of call used is found with type
+// answer.
 const replaysSQL = `
 select e.key, e.request, e.type, e.id, e.amount, e.balance_after, e.held_after, e.pending_after, e.parts, e.reason,
 	coalesce(e.metadata, '') as metadata, e.created_at, w.id as wallet_id, w.customer_id, w.scale
 from unnest($1::smallint[], $2::text[]) u(bucket, key)
 join entries e on e.bucket = u.bucket and e.key = u.key
-join wallets w on w.bucket = e.bucket and w.id = e.wallet_id`
+join wallets w on w.bucket = e.bucket and w.id = e.wallet_id
+union all
+select a.key, a.request, 'answer', '', 0, 0, 0, 0, '', '', '', a.created_at, '', '', 0
+from unnest($1::smallint[], $2::text[]) u(bucket, key)
+join answers a on a.bucket = u.bucket and a.key = u.key`
 
 // lockSQL locks the wallets of customers, in the one order that everybody locks in.
 const lockSQL = `

@@ -155,7 +155,8 @@ func (p *posting) sort() {
 }
 
 // postingSQL writes a posting: entries, grants and wallets in one statement, one round trip. A version of -1
-// is none to be held against; where one has moved, the division by zero undoes the whole statement.
+// is none to be held against; where one has moved, or another kind of call has answered a key, the division by
+// zero undoes the whole statement. (That a debit used the key is what the unique index is for.)
 const postingSQL = `
 with e as (
 	insert into entries (bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after,
@@ -181,7 +182,9 @@ with e as (
 	where w.bucket = u.bucket and w.id = u.id and (u.version = -1 or w.version = u.version)
 	returning 1
 )
-select 1 / case when (select count(*) from w) = $34::bigint then 1 else 0 end`
+select 1 / case when (select count(*) from w) = $34::bigint and not exists (
+	select from unnest($1::smallint[], $14::text[]) as u(bucket, key) join answers a on a.bucket = u.bucket and a.key = u.key)
+	then 1 else 0 end`
 
 // args are the arrays of postingSQL.
 func (p *posting) args() []any {

@@ -137,7 +137,7 @@ func (in RuleInput) checkSize(r *Rule, w *Wallet, p price) error {
 		}
 	}
 	charge, ok := p.charge(smallest, w.Scale)
-	if !ok {
+	if !ok || charge > maxCharge {
 		return refuse(CodeInvalid, "amount", "the charge for that is too large")
 	}
 	if in.MinimumCharge != nil && r.Amount != nil && charge < in.MinimumCharge(p.currency) {

@@ -56,6 +56,9 @@ type terms struct {
 	expiresInDays *int32
 }
 
+// maxCharge is the most that one charge may be, in minor units: more digits than Stripe takes are a mistake.
+const maxCharge = 999_999_999_999
+
 // TopupInput buys credit by hand.
 type TopupInput struct {
 	Customer, Asset string
@@ -88,7 +91,7 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 		return Topup{}, false, err
 	}
 	charge, ok := p.charge(amount, asset.Scale)
-	if !ok {
+	if !ok || charge > maxCharge {
 		return Topup{}, false, refuse(CodeInvalid, "amount", "the charge for that is too large")
 	}
 	if least := in.MinimumCharge(p.currency); charge < least {
