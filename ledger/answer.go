@@ -125,26 +125,14 @@ type recentKeys struct {
 // recentLimit bounds each of the two generations.
 const recentLimit = 100_000
 
-// clashes reports whether key was used by another request.
-func (r *recentKeys) clashes(key string, request int64) bool {
+// request is the request that used key lately.
+func (r *recentKeys) request(key string) (request int64, seen bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	seen, ok := r.now[key]
-	if !ok {
-		seen, ok = r.old[key]
+	if request, seen = r.now[key]; !seen {
+		request, seen = r.old[key]
 	}
-	return ok && seen != request
-}
-
-// knows reports whether key was used lately.
-func (r *recentKeys) knows(key string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.now[key]
-	if !ok {
-		_, ok = r.old[key]
-	}
-	return ok
+	return request, seen
 }
 
 // used remembers that key was used by request.
@@ -159,7 +147,10 @@ func (r *recentKeys) used(key string, request int64) {
 
 // CheckKey refuses a key that this process knows to belong to another request.
 func (l *Ledger) CheckKey(once Once) error {
-	if once.Key != "" && l.recent.clashes(once.Key, once.Request) {
+	if once.Key == "" {
+		return nil
+	}
+	if request, seen := l.recent.request(once.Key); seen && request != once.Request {
 		return keyReused()
 	}
 	return nil

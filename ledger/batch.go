@@ -18,7 +18,7 @@ import (
 
 const (
 	// laneBatch bounds one transaction.
-	laneBatch = 512
+	laneBatch = 2048
 	// laneQueue bounds what waits; past it a caller is told to come back.
 	laneQueue = 16384
 )
@@ -27,6 +27,7 @@ const (
 type debitCall struct {
 	in     DebitInput
 	ref    Ref
+	seen   bool  // its key was used lately
 	amount int64 // steps, once the wallet is known
 	wallet *Wallet
 	result DebitResult

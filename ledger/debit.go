@@ -91,10 +91,14 @@ func (l *Ledger) newCall(ctx context.Context, in DebitInput, done chan struct{})
 	if err != nil {
 		return nil, err
 	}
-	if err := l.CheckKey(in.Once); err != nil {
-		return nil, err
+	seen := false
+	if in.Once.Key != "" {
+		var request int64
+		if request, seen = l.recent.request(in.Once.Key); seen && request != in.Once.Request {
+			return nil, keyReused()
+		}
 	}
-	return &debitCall{in: in, ref: ref, done: done}, nil
+	return &debitCall{in: in, ref: ref, seen: seen, done: done}, nil
 }
 
 // debitOf is the debit that an entry of type debit is.

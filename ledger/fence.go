@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lib/pq"
@@ -18,10 +19,11 @@ import (
 // Only what is sure is decided so. A refusal, a debit that crosses the refill threshold, a turn that is due,
 // a key that was used: all go the long way, since memory may be behind.
 
-// remembered is a customer as a lane's last commit left it.
+// remembered is a customer as a lane's last commit left it. A batch changes it in place: when the batch is not
+// written, it is forgotten.
 type remembered struct {
 	wallets []*Wallet
-	purses  map[string]*purse // by wallet
+	purses  []*purse // beside wallets; nil where nothing is known of a wallet's grants
 }
 
 // memoryLimit bounds each of a lane's two generations of customers, about a kilobyte each.
@@ -99,15 +101,16 @@ func (ln *lane) remember(b *debitBatch) {
 		for _, w := range wallets {
 			ln.memory.found(w, b.t.now)
 		}
-		r := &remembered{wallets: wallets, purses: make(map[string]*purse, 1)}
+		r := &remembered{wallets: wallets, purses: make([]*purse, len(wallets))}
 		sure := len(wallets) > 0 && ln.memory.alone(ref, b.t.now)
-		for _, w := range wallets {
+		for i, w := range wallets {
 			sure = sure && !b.unsure[w]
 			if pu := b.grants[w]; pu != nil {
 				if pu.changed {
 					w.Version++
 				}
-				r.purses[w.ID] = pu.settled()
+				pu.settle()
+				r.purses[i] = pu
 			}
 		}
 		if sure {
@@ -118,8 +121,8 @@ func (ln *lane) remember(b *debitBatch) {
 	}
 }
 
-// settled is the purse after a commit: what it has now is what it had.
-func (pu *purse) settled() *purse {
+// settle makes what a purse has after a commit what it had.
+func (pu *purse) settle() {
 	kept := pu.tranches[:0]
 	for _, tr := range pu.tranches {
 		if tr.free > 0 {
@@ -128,23 +131,6 @@ func (pu *purse) settled() *purse {
 		}
 	}
 	pu.tranches, pu.changed, pu.mirrored = kept, false, false
-	return pu
-}
-
-// copied is the remembered state for a batch to change: it is kept only when the batch is written.
-func (r *remembered) copied() (wallets []*Wallet, purses map[string]*purse) {
-	wallets = make([]*Wallet, len(r.wallets))
-	for i, w := range r.wallets {
-		c := *w
-		wallets[i] = &c
-	}
-	purses = make(map[string]*purse, len(r.purses))
-	for id, pu := range r.purses {
-		c := *pu
-		c.tranches = append([]tranche(nil), pu.tranches...)
-		purses[id] = &c
-	}
-	return wallets, purses
 }
 
 // fenced books what of the batch can be decided from memory, in one statement that is its own transaction,
@@ -152,12 +138,12 @@ func (r *remembered) copied() (wallets []*Wallet, purses map[string]*purse) {
 // out, its calls are answered with the error and none goes any way.
 func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 	b := newBatch(ln.l)
-	purses := make(map[*Wallet]map[string]*purse)
 	p := newPosting(ln.l.Now())
 	p.fenced = true
 	var sure []*debitCall
 	for _, c := range batch {
-		if b.recall(ln, c, purses) && b.certain(c, p) {
+		if pu := b.recall(ln, c); pu != nil && c.certain(pu, p.now) {
+			b.grants[c.wallet] = pu
 			b.decide(p, c)
 			sure = append(sure, c)
 		} else {
@@ -191,27 +177,15 @@ func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 	return rest, nil
 }
 
-// written keeps what a fenced batch left and tells of it.
+// written tells of what a fenced batch wrote.
 func (ln *lane) written(b *debitBatch, p *posting, sure []*debitCall) {
 	for _, w := range p.wallets {
 		w.Version++
 	}
-	for ref, wallets := range b.wallets {
-		r := &remembered{wallets: wallets, purses: make(map[string]*purse, 1)}
-		for _, w := range wallets {
-			if pu := b.grants[w]; pu != nil {
-				r.purses[w.ID] = pu.settled()
-			}
-		}
-		// Purses that this batch did not need are as they were.
-		for id, pu := range ln.memory.recall(ref).purses {
-			if r.purses[id] == nil {
-				r.purses[id] = pu
-			}
-		}
-		ln.memory.keep(ref, r)
-	}
 	b.moved()
+	for _, pu := range b.grants {
+		pu.settle()
+	}
 	b.t.tell()
 	for _, c := range sure {
 		if c.result.Err == nil { // what was refused, for its key in the same batch, has not used the key
@@ -220,43 +194,37 @@ func (ln *lane) written(b *debitBatch, p *posting, sure []*debitCall) {
 	}
 }
 
-// recall finds the call's wallet in memory; false when it is not there or anything about it is doubtful.
-func (b *debitBatch) recall(ln *lane, c *debitCall, purses map[*Wallet]map[string]*purse) bool {
+// recall finds the call's wallet in memory and answers what is known of its grants; nil when it is not there or
+// anything about the call is doubtful.
+func (b *debitBatch) recall(ln *lane, c *debitCall) *purse {
 	c.result, c.wallet = DebitResult{}, nil
-	wallets, ok := b.wallets[c.ref]
-	if !ok {
-		r := ln.memory.recall(c.ref)
-		if r == nil {
-			return false
-		}
-		var own map[string]*purse
-		wallets, own = r.copied()
-		b.wallets[c.ref] = wallets
-		for _, w := range wallets {
-			purses[w] = own
-		}
+	if c.seen {
+		return nil
 	}
-	w, err := usageWallet(wallets, c.ref.ID, c.in.Asset)
-	if err != nil || w.Status != "active" || purses[w][w.ID] == nil {
-		return false
+	r := ln.memory.recall(c.ref)
+	if r == nil {
+		return nil
+	}
+	w, err := usageWallet(r.wallets, c.ref.ID, c.in.Asset)
+	if err != nil || w.Status != "active" {
+		return nil
 	}
 	if c.amount, err = stepsOf(c.in.Amount, w.Scale, "amount", w.Asset); err != nil {
-		return false
+		return nil
 	}
 	c.wallet = w
-	b.grants[w] = purses[w][w.ID]
-	return c.in.Once.Key == "" || !ln.l.recent.knows(c.in.Once.Key)
+	return r.purses[slices.Index(r.wallets, w)]
 }
 
-// certain reports whether grants in memory pay the debit in full, with nothing else to happen by it.
-func (b *debitBatch) certain(c *debitCall, p *posting) bool {
+// certain reports whether the grants in the purse pay the debit in full, with nothing else to happen by it.
+func (c *debitCall) certain(pu *purse, now time.Time) bool {
 	w := c.wallet
 	left := w.Available() - c.amount
-	if left < 0 || w.due(p.now) || w.RefillBelow != nil && left+w.Pending < *w.RefillBelow {
+	if left < 0 || w.due(now) || w.RefillBelow != nil && left+w.Pending < *w.RefillBelow {
 		return false
 	}
 	need := c.amount
-	for _, tr := range b.grants[w].tranches {
+	for _, tr := range pu.tranches {
 		if need -= tr.free; need <= 0 {
 			return true
 		}
