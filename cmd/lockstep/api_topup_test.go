@@ -126,8 +126,11 @@ func TestRule(t *testing.T) {
 func TestRuleThatCanNotAct(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, quiet)
-	wallet, _ := w.customer("acme", "9000000000000", "pm_card_visa")
-	if a := w.rule(wallet, map[string]any{"threshold": "8999999999999", "amount": "9000000000000"}); a.status != 200 {
+	wallet, _ := w.customer("acme", "9220000000000", "pm_card_visa")
+	if a := w.rule(wallet, map[string]any{"threshold": "1", "amount": "10000000000"}); a.str("error.param") != "amount" {
+		t.Errorf("more than Stripe charges: %v", a)
+	}
+	if a := w.rule(wallet, map[string]any{"threshold": "9219999999999", "amount": "9999999999"}); a.status != 200 {
 		t.Fatal(a)
 	}
 	for range 3 {
@@ -135,7 +138,7 @@ func TestRuleThatCanNotAct(t *testing.T) {
 			t.Errorf("%v", a)
 		}
 	}
-	if top := w.must("GET", "/v1/topups?customer=acme", nil); w.available("acme") != "8999999999994" || len(top.list()) != 0 {
+	if top := w.must("GET", "/v1/topups?customer=acme", nil); w.available("acme") != "9219999999994" || len(top.list()) != 0 {
 		t.Errorf("available %s, top-ups %v", w.available("acme"), top)
 	}
 }
