@@ -44,36 +44,36 @@ func keyReused() error {
 	return refuse(CodeKeyReused, "idempotency_key", "this idempotency key was used with another request; nothing was done. Send the first request again, or take a new key")
 }
 
-// claim takes the key for what this transaction makes. replayed says that the same request has had its
-// effect; another request under the key is refused.
-func (t *tx) claim(once Once, refersTo string) (replayed bool, err error) {
+// claim takes the key for what this transaction makes. replayed says that the same request has had its effect
+// before, and made is what it made; another request under the key is refused.
+func (t *tx) claim(once Once, makes string) (made string, replayed bool, err error) {
 	if once.Key == "" {
-		return false, nil
+		return makes, false, nil
 	}
 	var spent int64
 	found, err := t.get(&spent, `select request from entries where bucket = $1 and key = $2`, once.Bucket, once.Key)
 	if err != nil {
-		return false, err
+		return "", false, err
 	}
 	if found {
-		return false, keyReused() // a debit took it
+		return "", false, keyReused() // a debit took it
 	}
 	res, err := t.ExecContext(t.ctx, `insert into answers (bucket, key, request, refers_to, created_at) values ($1, $2, $3, $4, $5)
-		on conflict do nothing`, once.Bucket, once.Key, once.Request, refersTo, t.now)
+		on conflict do nothing`, once.Bucket, once.Key, once.Request, makes, t.now)
 	if err != nil {
-		return false, err
+		return "", false, err
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 1 {
-		return false, err
+		return makes, false, err
 	}
-	var request int64
-	if _, err := t.get(&request, `select request from answers where bucket = $1 and key = $2`, once.Bucket, once.Key); err != nil {
-		return false, err
+	var first Answer
+	if _, err := t.get(&first, `select request, refers_to from answers where bucket = $1 and key = $2`, once.Bucket, once.Key); err != nil {
+		return "", false, err
 	}
-	if request != once.Request {
-		return false, keyReused()
+	if first.Request != once.Request {
+		return "", false, keyReused()
 	}
-	return true, nil
+	return first.RefersTo, true, nil
 }
 
 // FindAnswer looks for what was answered under a key. Another request under it is refused.

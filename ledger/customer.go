@@ -95,7 +95,7 @@ func (l *Ledger) CreateCustomer(ctx context.Context, in CustomerInput, once Once
 	ref := Ref{bucketOf(in.ID), in.ID}
 	once.Bucket = ref.Bucket
 	err = l.inTx(ctx, func(t *tx) error {
-		if replayed, err = t.claim(once, in.ID); err != nil || replayed {
+		if _, replayed, err = t.claim(once, in.ID); err != nil || replayed {
 			return err
 		}
 		if in.Metadata == "" {

@@ -120,8 +120,7 @@ func (l *Ledger) Grant(ctx context.Context, in GrantInput, once Once) (g Grant, 
 	once.Bucket = c.Bucket
 	var id string
 	err = l.inTx(ctx, func(t *tx) error {
-		id = l.ids.newID("grt_", c.Bucket, t.now)
-		if replayed, err = t.claim(once, id); err != nil || replayed {
+		if id, replayed, err = t.claim(once, l.ids.newID("grt_", c.Bucket, t.now)); err != nil || replayed {
 			return err
 		}
 		w, err := t.walletFor(c.Ref, asset)
@@ -141,13 +140,6 @@ func (l *Ledger) Grant(ctx context.Context, in GrantInput, once Once) (g Grant, 
 	})
 	if err != nil {
 		return Grant{}, false, err
-	}
-	if replayed {
-		a, _, err := l.FindAnswer(ctx, once)
-		if err != nil {
-			return Grant{}, false, err
-		}
-		id = a.RefersTo
 	}
 	g, err = l.GrantByID(ctx, id)
 	return g, replayed, err
@@ -309,7 +301,7 @@ func (l *Ledger) VoidGrant(ctx context.Context, id, reason string, once Once) (g
 		return Grant{}, false, err
 	}
 	err = l.inTx(ctx, func(t *tx) error {
-		if replayed, err = t.claim(once, id); err != nil || replayed {
+		if _, replayed, err = t.claim(once, id); err != nil || replayed {
 			return err
 		}
 		w, err := t.lockWallet(g.Bucket, g.Wallet)

@@ -100,8 +100,7 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 	once.Bucket = c.Bucket
 	id := ""
 	err = l.inTx(ctx, func(t *tx) error {
-		id = l.ids.newID("top_", c.Bucket, t.now)
-		if replayed, err = t.claim(once, id); err != nil || replayed {
+		if id, replayed, err = t.claim(once, l.ids.newID("top_", c.Bucket, t.now)); err != nil || replayed {
 			return err
 		}
 		w, err := t.walletFor(c.Ref, asset)
@@ -127,13 +126,6 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 	})
 	if err != nil {
 		return Topup{}, false, err
-	}
-	if replayed {
-		a, _, err := l.FindAnswer(ctx, once)
-		if err != nil {
-			return Topup{}, false, err
-		}
-		id = a.RefersTo
 	}
 	top, err = l.TopupByID(ctx, id)
 	return top, replayed, err

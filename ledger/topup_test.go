@@ -337,3 +337,31 @@ func TestTargetAndPercent(t *testing.T) {
 		t.Errorf("available %s", got)
 	}
 }
+
+// A rule that is set or resumed while a top-up is in flight waits for it, however low the balance; then it acts.
+func TestRuleSetWhileInFlight(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{})
+	newCustomer(t, l, "acme", "6")
+	in := rule(t, 0)
+	in.Amount = decp(t, "1")
+	putRule(t, l, "acme", in)
+	for _, amount := range []string{"1.5", "2"} { // 4.5 and 1 on its way; then 2.5 and 1
+		if _, _, err := debit(t, l, "acme", amount, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v := putRule(t, l, "acme", in); v.State != "topping_up" {
+		t.Errorf("set again: %s", v.State)
+	}
+	if _, err := l.ResumeRule(ctx, wallet(t, l, "acme").ID); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(topups(t, l, "acme")); n != 1 {
+		t.Fatalf("%d top-ups", n)
+	}
+	succeed(t, l, "acme") // 3.5: still below, so another at once
+	if tops := topups(t, l, "acme"); len(tops) != 2 || tops[0].Status != "pending" {
+		t.Errorf("top-ups %+v", tops)
+	}
+}

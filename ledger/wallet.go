@@ -83,7 +83,7 @@ func (l *Ledger) CreateWallet(ctx context.Context, in WalletInput, once Once) (w
 	}
 	once.Bucket = c.Bucket
 	err = l.inTx(ctx, func(t *tx) error {
-		if replayed, err = t.claim(once, in.Asset+" "+in.Scope); err != nil || replayed {
+		if _, replayed, err = t.claim(once, in.Asset+" "+in.Scope); err != nil || replayed {
 			return err
 		}
 		if err := t.mirrorAsset(c.Ref, asset); err != nil {
