@@ -154,4 +154,3 @@ func (t *tx) unpauseCap(r *Rule) error {
 	}
 	return t.unpause(r)
 }
-
