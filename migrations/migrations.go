@@ -33,12 +33,3 @@ func Up(ctx context.Context, db *sql.DB) (int, error) {
 	}
 	return len(applied), nil
 }
-
-// Pending reports whether the schema of db lacks migrations that this binary knows.
-func Pending(ctx context.Context, db *sql.DB) (bool, error) {
-	p, err := goose.NewProvider(goose.DialectPostgres, db, files)
-	if err != nil {
-		return false, err
-	}
-	return p.HasPending(ctx)
-}

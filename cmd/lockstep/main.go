@@ -60,6 +60,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return 0
 		case errors.Is(err, errUsage):
 			return 2
+		case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+			fmt.Fprintf(stderr, "lockstep %s: stopped\n", c.name)
+			return 130
 		}
 		fmt.Fprintf(stderr, "lockstep %s: %v\n", c.name, err)
 		return 1

@@ -412,3 +412,34 @@ func TestMirrorCoalesces(t *testing.T) {
 		t.Errorf("%d balance transactions for 300 debits", n)
 	}
 }
+
+// However much there is to tell Stripe, it is told no faster than its test mode allows.
+func TestRateLimitIsRespected(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *worldOptions) {
+		o.rateLimit = 25
+		o.config = func(c *config) { c.StripeRate = 0 } // the default for a test key
+	})
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			id := fmt.Sprint("c", i)
+			w.must("POST", "/v1/customers", map[string]any{"id": id})
+			w.must("POST", "/v1/grants", map[string]any{"customer": id, "amount": "10", "kind": "purchased"})
+		})
+	}
+	wg.Wait()
+	w.eventually("every balance is in Stripe", func() bool {
+		for _, c := range w.sim.Customers() {
+			if c.Balance != -1000 {
+				return false
+			}
+		}
+		return true
+	})
+	for _, r := range w.sim.Requests() {
+		if r.Status == http.StatusTooManyRequests {
+			t.Fatalf("%s %s was too much", r.Method, r.Path)
+		}
+	}
+}

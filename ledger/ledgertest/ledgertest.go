@@ -93,6 +93,17 @@ func folder() (string, error) {
 // URL makes a migrated database for the test and answers where it is. It is dropped when the test ends.
 func URL(t testing.TB) string {
 	t.Helper()
+	return database(t, template)
+}
+
+// Empty is URL with nothing in the database, not even a schema.
+func Empty(t testing.TB) string {
+	t.Helper()
+	return database(t, "")
+}
+
+func database(t testing.TB, template string) string {
+	t.Helper()
 	start()
 	if server.err != nil {
 		t.Fatalf("no PostgreSQL for the test: %v", server.err)
