@@ -43,6 +43,13 @@ func (s *Server) routes() http.Handler {
 		{"POST /v1/grants/{id}/void", "write", s.voidGrant},
 
 		{"GET /v1/debits/{id}", "read", s.getDebit},
+		{"POST /v1/debits/{id}/reverse", "usage|write", s.reverseDebit},
+
+		{"POST /v1/holds", "usage", s.postHold},
+		{"GET /v1/holds/{id}", "usage|read", s.getHold},
+		{"POST /v1/holds/{id}/capture", "usage", s.captureHold},
+		{"POST /v1/holds/{id}/extend", "usage", s.extendHold},
+		{"POST /v1/holds/{id}/release", "usage", s.releaseHold},
 
 		{"POST /v1/topups", "write", s.postTopup},
 		{"GET /v1/topups", "read", s.listTopups},

@@ -45,6 +45,17 @@ var invariants = []struct{ name, query string }{
 		select w.id, format('total %s, grants %s, debt %s', w.total, coalesce(sum(g.remaining), 0), w.debt)
 		from wallets w left join grants g on g.bucket = w.bucket and g.wallet_id = w.id and g.in_force
 		group by w.bucket, w.id having w.total <> coalesce(sum(g.remaining), 0) - w.debt or w.held <> coalesce(sum(g.held), 0)`},
+	{"what open holds pin is held on their grants, and nothing else is", `
+		select coalesce(g.id, p.id), format('held %s, pinned %s', g.held, p.pinned)
+		from (select h.bucket, split_part(part, ':', 1) as id, sum(split_part(part, ':', 2)::bigint) as pinned
+			from holds h cross join lateral string_to_table(nullif(h.parts, ''), ',') part where h.status = 'open' group by 1, 2) p
+		full join grants g on g.bucket = p.bucket and g.id = p.id
+		where coalesce(g.held, 0) <> coalesce(p.pinned, 0)`},
+	{"no more of a debit was given back than was taken", `
+		select r.refers_to, format('%s given back of %s', r.amount, -d.amount)
+		from (select bucket, refers_to, sum(amount) as amount from entries where type = 'reversal' group by 1, 2) r
+		left join entries d on d.bucket = r.bucket and d.id = 'ent_' || substr(r.refers_to, 5) and d.type = 'debit'
+		where d.id is null or r.amount > -d.amount`},
 	{"a wallet's pending is its grants that wait for a payment", `
 		select w.id, format('pending %s, grants %s', w.pending, coalesce(sum(g.amount), 0))
 		from wallets w left join grants g on g.bucket = w.bucket and g.wallet_id = w.id and g.status = 'pending'

@@ -122,29 +122,7 @@ func insufficient(w *Wallet, required int64) error {
 // CanSpend asks whether a debit of amount would be booked now, without booking it. It answers what is
 // available; the error is the refusal that the debit would get.
 func (l *Ledger) CanSpend(ctx context.Context, customer, asset string, amount Decimal) (available int64, scale int16, err error) {
-	if asset != "" {
-		if known, err := l.assetKnown(ctx, asset); err != nil {
-			return 0, 0, err
-		} else if !known {
-			return 0, 0, refuse(CodeAssetUnknown, "asset", "there is no asset %q", asset)
-		}
-	}
-	ref, err := l.Resolve(ctx, customer)
-	if err != nil {
-		return 0, 0, err
-	}
-	wallets, err := l.Wallets(ctx, ref)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(wallets) == 0 {
-		return 0, 0, noCustomer(customer)
-	}
-	pointers := make([]*Wallet, len(wallets))
-	for i := range wallets {
-		pointers[i] = &wallets[i]
-	}
-	w, err := usageWallet(pointers, ref.ID, asset)
+	w, err := l.usageWalletOf(ctx, customer, asset)
 	if err != nil {
 		return 0, 0, err
 	}

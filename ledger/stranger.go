@@ -144,10 +144,8 @@ func (t *tx) strangerTook(w *Wallet, p price, s StripeTransaction) error {
 
 // take burns amount from a locked wallet's live grants that fit a condition.
 func (t *tx) take(p *posting, w *Wallet, amount int64, condition string) (parts Parts, short int64, err error) {
-	var grants []Grant
-	if err := t.SelectContext(t.ctx, &grants, `select `+grantColumns+grantsFrom+`
-		where g.bucket = $1 and g.wallet_id = $2 and g.live and `+condition+`
-		order by g.priority, g.expires_at, g.kind_rank, g.id`, w.Bucket, w.ID); err != nil {
+	grants, err := t.liveGrants(w, condition)
+	if err != nil {
 		return nil, 0, err
 	}
 	tranches := make([]tranche, len(grants))

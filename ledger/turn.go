@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A wallet turns when a grant comes in force or expires. The moment of the next turn is on the wallet, so
+// A wallet turns when a grant comes in force or expires, or a hold runs out. The moment of the next turn is on the wallet, so
 // that whoever locks or reads a wallet can see whether it is due, and credit is unusable in the instant it
 // expires whether or not a sweep has run.
 
@@ -44,6 +44,10 @@ func (t *tx) turn(w *Wallet) error {
 	if err := t.write(p); err != nil {
 		return err
 	}
+	ended, err := t.endHolds(w)
+	if err != nil {
+		return err
+	}
 	var expired []Grant
 	if err := t.SelectContext(t.ctx, &expired, `select `+grantColumns+grantsFrom+`
 		where g.bucket = $1 and g.wallet_id = $2 and g.live and g.expires_at <= $3
@@ -63,7 +67,25 @@ func (t *tx) turn(w *Wallet) error {
 	if len(begun) > 0 {
 		return t.filled(w)
 	}
-	return t.rearm(w)
+	if ended > 0 || len(expired) > 0 {
+		return t.rearm(w)
+	}
+	return nil
+}
+
+// endHolds ends the wallet's holds whose time has run out and answers how many there were.
+func (t *tx) endHolds(w *Wallet) (int, error) {
+	var holds []Hold
+	if err := t.SelectContext(t.ctx, &holds, `select `+holdColumns+holdsFrom+`
+		where h.bucket = $1 and h.wallet_id = $2 and h.status = 'open' and h.expires_at <= $3 order by h.expires_at, h.id`, w.Bucket, w.ID, t.now); err != nil {
+		return 0, err
+	}
+	for i := range holds {
+		if err := t.endHold(w, &holds[i], "expired"); err != nil {
+			return 0, err
+		}
+	}
+	return len(holds), nil
 }
 
 // expire books what is left of a grant as breakage. What a hold has pinned stays until the hold ends.
@@ -71,6 +93,9 @@ func (p *posting) expire(l *Ledger, w *Wallet, g *Grant) {
 	free := g.Remaining - g.Held
 	g.Remaining, g.Status = g.Held, "expired"
 	p.set(g.state())
+	if free == 0 {
+		return
+	}
 	p.enter(w, Entry{ID: l.ids.newID("ent_", w.Bucket, p.now), Type: "expire", Amount: -free,
 		Parts: Parts{{g.ID, -free}}, Reason: "expired", RefersTo: g.ID})
 }
@@ -80,6 +105,8 @@ func (t *tx) nextTurn(w *Wallet) error {
 	_, err := t.get(&w.TurnsAt, `
 		update wallets set version = version + 1, turns_at = (select min(at) from (
 			select min(expires_at) as at from grants where bucket = $1 and wallet_id = $2 and live and expires_at is not null
+			union all
+			select min(expires_at) from holds where bucket = $1 and wallet_id = $2 and status = 'open'
 			union all
 			select min(effective_at) from grants where bucket = $1 and wallet_id = $2 and status = 'confirmed' and not in_force) turns)
 		where bucket = $1 and id = $2 returning turns_at`, w.Bucket, w.ID)
@@ -109,6 +136,8 @@ func (l *Ledger) Sweep(ctx context.Context) (int, error) {
 		(select bucket, wallet_id from grants where live and expires_at <= $1 order by expires_at limit $2)
 		union
 		(select bucket, wallet_id from grants where status = 'confirmed' and not in_force and effective_at <= $1 order by effective_at limit $2)
+		union
+		(select bucket, wallet_id from holds where status = 'open' and expires_at <= $1 order by expires_at limit $2)
 		union
 		(select bucket, wallet_id from topup_rules where pause_until <= $1 order by pause_until limit $2)`, l.Now(), turnBatch)
 	if err != nil {

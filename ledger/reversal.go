@@ -1,0 +1,161 @@
+package ledger
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// Reversal is credit of a debit given back. Amounts are steps, above zero.
+type Reversal struct {
+	ID        string // rev_…
+	Debit     string
+	Scale     int16
+	Amount    int64
+	Parts     Parts
+	Balance   Balance
+	Reason    string
+	CreatedAt time.Time
+}
+
+// Reverse gives a debit back to the grants that it took, all of it that is left with a nil amount: what was
+// taken last goes back first. What belongs to a grant that has ended since is breakage at once. However often
+// and from however many sides, never more goes back than was taken.
+func (l *Ledger) Reverse(ctx context.Context, debit string, amount *Decimal, reason string, once Once) (r Reversal, replayed bool, err error) {
+	d, err := l.DebitByID(ctx, debit)
+	if err != nil {
+		return Reversal{}, false, err
+	}
+	bucket, _ := bucketOfID("deb_", debit)
+	once.Bucket = bucket
+	id := ""
+	err = l.inTx(ctx, func(t *tx) error {
+		if id, replayed, err = t.claim(once, l.ids.newID("ent_", bucket, t.now)); err != nil || replayed {
+			return err
+		}
+		w, err := t.lockWallet(bucket, d.Wallet)
+		if err != nil {
+			return err
+		}
+		return t.reverse(w, &d, id, amount, reason)
+	})
+	if err != nil {
+		return Reversal{}, false, err
+	}
+	var e Entry
+	if err := l.db.GetContext(ctx, &e, `select `+entryColumns+` from entries where bucket = $1 and id = $2`, bucket, id); err != nil {
+		return Reversal{}, false, err
+	}
+	return Reversal{ID: "rev_" + strings.TrimPrefix(e.ID, "ent_"), Debit: d.ID, Scale: d.Scale, Amount: e.Amount, Parts: e.Parts,
+		Balance: e.balance(), Reason: e.Reason, CreatedAt: e.CreatedAt.UTC()}, replayed, nil
+}
+
+func (t *tx) reverse(w *Wallet, d *Debit, id string, asked *Decimal, reason string) error {
+	var before []Parts
+	if err := t.SelectContext(t.ctx, &before, `select parts from entries where bucket = $1 and refers_to = $2 and type = 'reversal'`, w.Bucket, d.ID); err != nil {
+		return err
+	}
+	returned := make(map[string]int64, len(d.Parts))
+	for _, p := range d.Parts {
+		returned[p.Grant] = 0
+	}
+	left := d.Amount
+	for _, parts := range before {
+		for _, p := range parts {
+			grant := p.Grant
+			if _, own := returned[grant]; !own { // made for debt that had been paid down
+				grant = debtPart
+			}
+			returned[grant] += p.Amount
+			left -= p.Amount
+		}
+	}
+	amount := left
+	if asked != nil {
+		var err error
+		if amount, err = stepsOf(*asked, w.Scale, "amount", w.Asset); err != nil {
+			return err
+		}
+	}
+	switch {
+	case left == 0:
+		return refuse(CodeState, "id", "debit %s was reversed in full already", d.ID)
+	case amount <= 0:
+		return refuse(CodeInvalid, "amount", "amount must be above zero")
+	case amount > left:
+		return refuse(CodeInvalid, "amount", "of debit %s at most %s is left to reverse", d.ID, FormatSteps(left, w.Scale))
+	}
+	var parts Parts
+	for i := len(d.Parts) - 1; i >= 0 && amount > 0; i-- {
+		part := d.Parts[i]
+		if give := min(amount, part.Amount-returned[part.Grant]); give > 0 {
+			parts, amount = append(parts, Part{part.Grant, give}), amount-give
+		}
+	}
+	return t.giveBack(w, d, id, parts, reason)
+}
+
+// giveBack books a reversal's parts.
+func (t *tx) giveBack(w *Wallet, d *Debit, id string, parts Parts, reason string) error {
+	grants, err := t.grantsOf(w.Bucket, parts)
+	if err != nil {
+		return err
+	}
+	p, total, booked, ended := newPosting(t.now), int64(0), Parts(nil), Parts(nil)
+	for _, part := range parts {
+		total += part.Amount
+		g := grants[part.Grant]
+		if g == nil {
+			if booked, err = t.forgive(p, w, d, id, part.Amount, booked); err != nil {
+				return err
+			}
+			continue
+		}
+		if g.Status == "exhausted" {
+			g.Status = "confirmed"
+			if g.ExpiresAt != nil && !g.ExpiresAt.After(t.now) { // nothing was left to expire when its time came
+				g.Status = "expired"
+			}
+		}
+		if g.Status == "confirmed" {
+			g.Remaining += part.Amount
+		} else {
+			ended = append(ended, part)
+		}
+		p.set(g.state())
+		booked = append(booked, part)
+	}
+	p.enter(w, Entry{ID: id, Type: "reversal", Amount: total, Parts: booked, Reason: reason, RefersTo: d.ID})
+	for _, part := range ended {
+		p.enter(w, Entry{ID: t.l.ids.newID("ent_", w.Bucket, t.now), Type: "expire", Amount: -part.Amount,
+			Parts: Parts{{part.Grant, -part.Amount}}, Reason: "given back too late", RefersTo: part.Grant})
+	}
+	if err := t.write(p); err != nil {
+		return err
+	}
+	if err := t.nextTurn(w); err != nil { // a grant that is live again may expire
+		return err
+	}
+	return t.rearm(w)
+}
+
+// forgive gives back what a debit took as debt: less is owed, and what a grant has paid down since comes back
+// as a grant of its own.
+func (t *tx) forgive(p *posting, w *Wallet, d *Debit, id string, amount int64, booked Parts) (Parts, error) {
+	owed := min(amount, w.Debt-w.StripeDebt)
+	if owed > 0 {
+		booked = append(booked, Part{debtPart, owed})
+	}
+	paid := amount - owed
+	if paid == 0 {
+		return booked, nil
+	}
+	g := Grant{Bucket: w.Bucket, ID: t.l.ids.newID("grt_", w.Bucket, t.now), Wallet: w.ID, Amount: paid, Kind: "adjustment",
+		Priority: DefaultPriority, Covers: "usage", Status: "confirmed", EffectiveAt: t.now, Reason: "reversal of " + d.ID, SourceType: "api", SourceID: id}
+	if err := t.insertGrant(g); err != nil {
+		return nil, err
+	}
+	g.Remaining, g.InForce = paid, true
+	p.set(g.state())
+	return append(booked, Part{g.ID, paid}), nil
+}
