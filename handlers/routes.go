@@ -26,6 +26,7 @@ func (s *Server) routes() http.Handler {
 		{"GET /v1/customers/{customer}/lockstep", "read", s.getLockstep},
 
 		{"GET /v1/wallets/{id}", "read", s.getWallet},
+		{"PATCH /v1/wallets/{id}", "write", s.patchWallet},
 		{"GET /v1/wallets/{id}/balance", "read", s.getBalance},
 		{"GET /v1/wallets/{id}/entries", "read", s.listEntries},
 		{"PUT /v1/wallets/{id}/auto_topup", "write", s.putRule},
@@ -43,6 +44,7 @@ func (s *Server) routes() http.Handler {
 		{"POST /v1/grants/{id}/void", "write", s.voidGrant},
 
 		{"GET /v1/debits/{id}", "read", s.getDebit},
+		{"GET /v1/debits/{id}/explain", "read", s.explainDebit},
 		{"POST /v1/debits/{id}/reverse", "usage|write", s.reverseDebit},
 
 		{"POST /v1/holds", "usage", s.postHold},

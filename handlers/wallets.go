@@ -232,3 +232,23 @@ func (s *Server) listEntries(c *call) error {
 	}
 	return c.reply(http.StatusOK, list(objects, limit))
 }
+
+func (s *Server) patchWallet(c *call) error {
+	var in struct {
+		OverdraftLimit *string `json:"overdraft_limit"`
+		Status         *string `json:"status"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	change := ledger.WalletChange{Status: in.Status}
+	var err error
+	if change.Overdraft, err = optionalAmount("overdraft_limit", in.OverdraftLimit); err != nil {
+		return err
+	}
+	w, err := s.Ledger.ChangeWallet(c.ctx(), c.r.PathValue("id"), change)
+	if err != nil {
+		return err
+	}
+	return s.replyWallet(c, &w)
+}

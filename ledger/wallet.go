@@ -219,3 +219,70 @@ func usageWallet(wallets []*Wallet, customer, asset string) (*Wallet, error) {
 	}
 	return pick, nil
 }
+
+// WalletChange changes a wallet; nil leaves things as they are.
+type WalletChange struct {
+	Overdraft *Decimal
+	Status    *string // active, frozen, closed
+}
+
+// ChangeWallet changes a wallet. A closed one has nothing left in it and stays closed.
+func (l *Ledger) ChangeWallet(ctx context.Context, id string, in WalletChange) (w Wallet, err error) {
+	if w, err = l.Wallet(ctx, id); err != nil {
+		return Wallet{}, err
+	}
+	c, err := l.Customer(ctx, w.Customer)
+	if err != nil {
+		return Wallet{}, err
+	}
+	err = l.inTx(ctx, func(t *tx) error {
+		locked, err := t.lockWallet(w.Bucket, w.ID)
+		if err != nil {
+			return err
+		}
+		if err := in.apply(locked, c); err != nil {
+			return err
+		}
+		if err := t.exec(`update wallets set overdraft_limit = $3, status = $4, version = version + 1 where bucket = $1 and id = $2`,
+			locked.Bucket, locked.ID, locked.OverdraftLimit, locked.Status); err != nil {
+			return err
+		}
+		w = *locked
+		return t.rearm(locked)
+	})
+	return w, err
+}
+
+func (in WalletChange) apply(w *Wallet, c Customer) error {
+	if w.Status == "closed" {
+		return refuse(CodeState, "id", "wallet %s is closed", w.ID)
+	}
+	if in.Overdraft != nil {
+		n, err := stepsOf(*in.Overdraft, w.Scale, "overdraft_limit", w.Asset)
+		if err != nil {
+			return err
+		}
+		if n < 0 {
+			return refuse(CodeInvalid, "overdraft_limit", "overdraft_limit can't be below zero")
+		}
+		w.OverdraftLimit = n
+	}
+	if in.Status == nil {
+		return nil
+	}
+	switch *in.Status {
+	case "frozen":
+	case "active":
+		if c.Status == "deleted" {
+			return refuse(CodeState, "status", "customer %s was deleted in Stripe: its wallets stay frozen", c.ID)
+		}
+	case "closed":
+		if w.Total != 0 || w.Held != 0 || w.Pending != 0 {
+			return refuse(CodeState, "status", "wallet %s is not empty: void, capture or wait for what is in it first", w.ID)
+		}
+	default:
+		return refuse(CodeInvalid, "status", "status is active, frozen or closed")
+	}
+	w.Status = *in.Status
+	return nil
+}

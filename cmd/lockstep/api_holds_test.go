@@ -84,3 +84,60 @@ func TestHoldsAndReversals(t *testing.T) {
 	}
 	w.inStep("acme")
 }
+
+// An explanation names, for each part of a debit, the grant, the rule, and the payment behind it.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.customer("acme", "", "pm_card_visa")
+	if a := w.call("GET", "/v1/debits/deb_00000000000000000000/explain", nil); a.status != 404 {
+		t.Errorf("nothing to explain: %v", a)
+	}
+	promo := w.must("POST", "/v1/grants", map[string]any{"customer": "acme", "amount": "1", "priority": 10}).str("id")
+	top := w.must("POST", "/v1/topups", map[string]any{"customer": "acme", "amount": "20"})
+	a := w.must("GET", "/v1/debits/"+w.spend("acme", "3").str("id")+"/explain", nil)
+	if a.str("object") != "explanation" || a.str("debit.amount") != "3" || a.str("parts.0.grant.id") != promo || a.str("parts.0.rank") != "1" || a.str("parts.0.funded_by.type") != "api" {
+		t.Errorf("the first part: %v", a)
+	}
+	if a.str("parts.1.amount") != "2" || a.str("parts.1.funded_by.id") != top.str("id") || a.str("parts.1.funded_by.payment_intent") != top.str("stripe.payment_intent") || a.str("parts.1.why") == "" {
+		t.Errorf("the second part: %v", a)
+	}
+}
+
+// A wallet is frozen, opened again, given an overdraft, and closed only when it is empty; debits see it at once.
+func TestPatchWallet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	wallet, _ := w.customer("acme", "2", "")
+	path := "/v1/wallets/" + wallet
+	w.spend("acme", "1") // from here on the wallet is remembered
+	for _, body := range []string{`{"status":"gone"}`, `{"overdraft_limit":"-1"}`, `{"overdraft_limit":5}`, `{"scope":"usage"}`, `{"overdraft_limit":"0.0000001"}`} {
+		if a := w.call("PATCH", path, body); a.status != 400 {
+			t.Errorf("%s: %v", body, a)
+		}
+	}
+	spend := func() answer {
+		return w.call("POST", "/v1/usage", map[string]any{"customer": "acme", "amount": "0.75"})
+	}
+	w.must("PATCH", path, `{"status":"frozen"}`)
+	if a := spend(); a.status != 409 || a.str("error.code") != "wallet_frozen" {
+		t.Errorf("frozen: %v", a)
+	}
+	w.must("PATCH", path, `{"status":"active","overdraft_limit":"1"}`)
+	for range 2 {
+		if a := spend(); a.status != 200 {
+			t.Errorf("with an overdraft: %v", a)
+		}
+	}
+	if a := w.call("PATCH", path, `{"status":"closed"}`); a.status != 409 || a.str("error.code") != "state_conflict" {
+		t.Errorf("closing it in debt: %v", a)
+	}
+	w.must("POST", "/v1/grants", map[string]any{"customer": "acme", "amount": "0.5", "kind": "adjustment"})
+	w.must("PATCH", path, `{"status":"closed"}`)
+	if a := spend(); a.status != 404 {
+		t.Errorf("closed: %v", a)
+	}
+	if a := w.call("PATCH", path, `{"status":"active"}`); a.status != 409 {
+		t.Errorf("opening what is closed: %v", a)
+	}
+}
