@@ -137,6 +137,11 @@ func (pu *purse) settle() {
 // and answers the calls that have to go the long way. When nobody can say whether the statement was carried
 // out, its calls are answered with the error and none goes any way.
 func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
+	// The connection first: once memory has been changed, it must be written or forgotten.
+	conn, err := ln.connection()
+	if err != nil {
+		return batch, nil // the long way meets the same, and says so
+	}
 	b := newBatch(ln.l)
 	p := newPosting(ln.l.Now())
 	p.fenced = true
@@ -155,10 +160,6 @@ func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 	}
 	for w, pu := range b.grants {
 		pu.post(p, w)
-	}
-	conn, err := ln.connection()
-	if err != nil {
-		return batch, nil // the long way says so better
 	}
 	p.sort()
 	if _, err := conn.post.ExecContext(context.Background(), p.args()...); err != nil {

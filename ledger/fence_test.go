@@ -163,3 +163,65 @@ func TestRandomVerbsKeepTheBooks(t *testing.T) {
 		}
 	}
 }
+
+// What a lane remembers survives no failure to write it: after its connections were cut in the middle of
+// traffic, every acknowledged debit is in the books, and none that was not.
+func TestMemoryAfterCutConnections(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{})
+	newCustomer(t, l, "acme", "1000")
+	var mu sync.Mutex
+	acknowledged := map[string]bool{}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for caller := range 8 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				key := fmt.Sprintf("k%d-%d", caller, n)
+				if _, _, err := debit(t, l, "acme", "0.01", key); err == nil {
+					mu.Lock()
+					acknowledged[key] = true
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	enough := func() bool { mu.Lock(); defer mu.Unlock(); return len(acknowledged) >= 300 }
+	for end, cuts := time.Now().Add(30*time.Second), 0; (cuts < 10 || !enough()) && time.Now().Before(end); cuts++ {
+		time.Sleep(100 * time.Millisecond)
+		if _, err := l.DB().Exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`); err != nil {
+			t.Log(err) // this one was cut too
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if len(acknowledged) < 300 {
+		t.Fatalf("only %d debits were acknowledged", len(acknowledged))
+	}
+	var booked []string
+	if err := l.DB().Select(&booked, `select key from entries where type = 'debit'`); err != nil {
+		if err = l.DB().Select(&booked, `select key from entries where type = 'debit'`); err != nil { // the pool may hold a cut connection
+			t.Fatal(err)
+		}
+	}
+	is := make(map[string]bool, len(booked))
+	for _, key := range booked {
+		is[key] = true
+	}
+	for key := range acknowledged {
+		if !is[key] {
+			t.Errorf("%s was acknowledged and is not in the books", key)
+		}
+	}
+	// One that was not acknowledged may have been booked all the same; asked again, it says so, and is booked once.
+	for _, key := range booked[:100] {
+		if _, replayed, err := debit(t, l, "acme", "0.01", key); err != nil || !replayed {
+			t.Fatalf("%s again: replayed %v, %v", key, replayed, err)
+		}
+	}
+}
