@@ -25,13 +25,13 @@ const (
 
 // debitCall is one debit on its way through a lane.
 type debitCall struct {
-	in     DebitInput
-	ref    Ref
-	seen   bool  // its key was used lately
-	amount int64 // steps, once the wallet is known
-	wallet *Wallet
-	result DebitResult
-	done   chan struct{}
+	in      DebitInput
+	ref     Ref
+	seen    bool      // its key was used lately
+	amount  int64     // steps, once the wallet is known
+	wallets []*Wallet // that may pay it, in the order in which they are asked
+	result  DebitResult
+	done    chan struct{}
 }
 
 type lane struct {
@@ -147,7 +147,7 @@ func (ln *lane) alone(err error) bool {
 // commit runs one transaction for the batch.
 func (ln *lane) commit(batch []*debitCall) (err error) {
 	for _, c := range batch {
-		c.result, c.wallet = DebitResult{}, nil
+		c.result, c.wallets = DebitResult{}, nil
 	}
 	conn, err := ln.connection()
 	if err != nil {

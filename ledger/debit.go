@@ -122,17 +122,15 @@ func insufficient(w *Wallet, required int64) error {
 // CanSpend asks whether a debit of amount would be booked now, without booking it. It answers what is
 // available; the error is the refusal that the debit would get.
 func (l *Ledger) CanSpend(ctx context.Context, customer, asset string, amount Decimal) (available int64, scale int16, err error) {
-	w, err := l.usageWalletOf(ctx, customer, asset)
+	wallets, err := l.usageWalletsOf(ctx, customer, asset)
 	if err != nil {
 		return 0, 0, err
 	}
-	need, err := stepsOf(amount, w.Scale, "amount", w.Asset)
-	if err == nil && w.Status != "active" {
-		err = frozen(w)
+	need, err := stepsOf(amount, wallets[0].Scale, "amount", wallets[0].Asset)
+	if err != nil {
+		return 0, 0, err
 	}
-	if err == nil {
-		err = w.affords(need)
-	}
+	w, err := payer(wallets, need)
 	return w.Available(), w.Scale, err
 }
 

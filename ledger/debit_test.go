@@ -293,3 +293,44 @@ func TestKeyOfAnotherCall(t *testing.T) {
 		t.Errorf("a grant under a debit's key: %v", err)
 	}
 }
+
+// Which wallet pays is a rule: of those that spend, scope usage before scope all, the first that has the credit,
+// and only then one whose overdraft covers it. A frozen one is passed over, and one debit is paid by one wallet.
+func TestWhichWalletPays(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{})
+	newCustomer(t, l, "acme", "10")
+	all := wallet(t, l, "acme").ID
+	usage, _, err := l.CreateWallet(ctx, ledger.WalletInput{Customer: "acme", Asset: "usd", Scope: "usage", Overdraft: dec(t, "1")}, ledger.Once{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.CreateWallet(ctx, ledger.WalletInput{Customer: "acme", Asset: "usd", Scope: "invoices", Overdraft: dec(t, "100")}, ledger.Once{}); err != nil {
+		t.Fatal(err)
+	}
+	pays := func(amount, want string) {
+		t.Helper()
+		d, _, err := debit(t, l, "acme", amount, "")
+		if want == "" {
+			if !ledger.IsCode(err, ledger.CodeInsufficient) {
+				t.Errorf("%s: %v", amount, err)
+			}
+			return
+		}
+		if err != nil || d.Wallet != want {
+			t.Errorf("%s was paid by %s, want %s: %v", amount, d.Wallet, want, err)
+		}
+	}
+	pays("11.5", "")
+	pays("9.5", all)       // the usage wallet has nothing but an overdraft
+	pays("0.75", usage.ID) // neither has it, and the overdraft covers it
+	pays("0.5", all)
+	pays("0.25", usage.ID)
+	pays("0.01", "")
+	if _, err := l.ChangeWallet(ctx, usage.ID, ledger.WalletChange{Status: new("frozen"), Overdraft: decp(t, "50")}); err != nil {
+		t.Fatal(err)
+	}
+	pays("0.01", "")
+	grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "2")})
+	pays("2", all)
+}

@@ -208,7 +208,7 @@ func (b *debitBatch) lock(calls []*debitCall) error {
 	return rows.Err()
 }
 
-// place finds each call's wallet and its amount in steps; a call that has none is refused and left out.
+// place finds the wallets that may pay each call, and its amount in steps; a call that has none is refused and left out.
 func (b *debitBatch) place(calls []*debitCall) []*debitCall {
 	placed := calls[:0:0]
 	for _, c := range calls {
@@ -217,25 +217,24 @@ func (b *debitBatch) place(calls []*debitCall) []*debitCall {
 			c.result.Err = noCustomer(c.in.Customer)
 			continue
 		}
-		w, err := usageWallet(wallets, c.ref.ID, c.in.Asset)
-		if err == nil && w.Status != "active" {
-			err = frozen(w)
-		}
+		fit, err := usageWallets(wallets, c.ref.ID, c.in.Asset)
 		if err == nil {
-			c.amount, err = stepsOf(c.in.Amount, w.Scale, "amount", w.Asset)
+			c.amount, err = stepsOf(c.in.Amount, fit[0].Scale, "amount", fit[0].Asset)
 		}
 		if err != nil {
 			c.result.Err = err
 			continue
 		}
-		c.wallet = w
-		pu := b.grants[w]
-		if pu == nil {
-			pu = &purse{}
-			b.grants[w] = pu
-		}
-		if sum, ok := add(pu.demand, c.amount); ok {
-			pu.demand = sum
+		c.wallets = fit
+		for _, w := range fit {
+			pu := b.grants[w]
+			if pu == nil {
+				pu = &purse{}
+				b.grants[w] = pu
+			}
+			if sum, ok := add(pu.demand, c.amount); ok {
+				pu.demand = sum
+			}
 		}
 		placed = append(placed, c)
 	}
@@ -303,7 +302,7 @@ func (b *debitBatch) loadSome(wallets []*Wallet, limit int) error {
 
 // decide books one call on its wallet, or refuses it.
 func (b *debitBatch) decide(p *posting, c *debitCall) {
-	once, w := c.in.Once, c.wallet
+	once := c.in.Once
 	if first := b.keyed[once.Key]; first != nil && first.ref.Bucket == c.ref.Bucket {
 		if first.in.Once.Request != once.Request {
 			c.result.Err = keyReused()
@@ -312,7 +311,9 @@ func (b *debitBatch) decide(p *posting, c *debitCall) {
 		}
 		return
 	}
-	if c.result.Err = w.affords(c.amount); c.result.Err != nil {
+	w, err := payer(c.wallets, c.amount)
+	if err != nil {
+		c.result.Err = err
 		return
 	}
 	parts, short := burn(b.grants[w].tranches, c.amount)

@@ -148,7 +148,7 @@ func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 	var sure []*debitCall
 	for _, c := range batch {
 		if pu := b.recall(ln, c); pu != nil && c.certain(pu, p.now) {
-			b.grants[c.wallet] = pu
+			b.grants[c.wallets[0]] = pu
 			b.decide(p, c)
 			sure = append(sure, c)
 		} else {
@@ -198,7 +198,7 @@ func (ln *lane) written(b *debitBatch, p *posting, sure []*debitCall) {
 // recall finds the call's wallet in memory and answers what is known of its grants; nil when it is not there or
 // anything about the call is doubtful.
 func (b *debitBatch) recall(ln *lane, c *debitCall) *purse {
-	c.result, c.wallet = DebitResult{}, nil
+	c.result, c.wallets = DebitResult{}, nil
 	if c.seen {
 		return nil
 	}
@@ -206,20 +206,21 @@ func (b *debitBatch) recall(ln *lane, c *debitCall) *purse {
 	if r == nil {
 		return nil
 	}
-	w, err := usageWallet(r.wallets, c.ref.ID, c.in.Asset)
-	if err != nil || w.Status != "active" {
+	fit, err := usageWallets(r.wallets, c.ref.ID, c.in.Asset)
+	if err != nil || fit[0].Status != "active" {
 		return nil
 	}
+	w := fit[0]
 	if c.amount, err = stepsOf(c.in.Amount, w.Scale, "amount", w.Asset); err != nil {
 		return nil
 	}
-	c.wallet = w
+	c.wallets = fit[:1] // the first that has the credit pays, and only what is certain is decided here
 	return r.purses[slices.Index(r.wallets, w)]
 }
 
 // certain reports whether the grants in the purse pay the debit in full, with nothing else to happen by it.
 func (c *debitCall) certain(pu *purse, now time.Time) bool {
-	w := c.wallet
+	w := c.wallets[0]
 	left := w.Available() - c.amount
 	if left < 0 || w.due(now) || w.RefillBelow != nil && left+w.Pending < *w.RefillBelow {
 		return false

@@ -53,14 +53,15 @@ func (l *Ledger) CreateHold(ctx context.Context, in HoldInput, once Once) (h Hol
 	if in.Amount.Digits <= 0 {
 		return Hold{}, false, refuse(CodeInvalid, "amount", "amount must be above zero")
 	}
-	w, err := l.usageWalletOf(ctx, in.Customer, in.Asset)
+	wallets, err := l.usageWalletsOf(ctx, in.Customer, in.Asset)
 	if err != nil {
 		return Hold{}, false, err
 	}
-	amount, err := stepsOf(in.Amount, w.Scale, "amount", w.Asset)
+	amount, err := stepsOf(in.Amount, wallets[0].Scale, "amount", wallets[0].Asset)
 	if err != nil {
 		return Hold{}, false, err
 	}
+	w, _ := payer(wallets, amount) // what speaks against it is said under the lock
 	once.Bucket = w.Bucket
 	id := ""
 	err = l.inTx(ctx, func(t *tx) error {
@@ -350,8 +351,8 @@ func (t *tx) capture(w *Wallet, h *Hold, amount int64, in CaptureInput) error {
 	return t.rearm(w)
 }
 
-// usageWalletOf is the wallet that pays for a customer's usage of an asset.
-func (l *Ledger) usageWalletOf(ctx context.Context, customer, asset string) (*Wallet, error) {
+// usageWalletsOf are the wallets that may pay for a customer's usage of an asset.
+func (l *Ledger) usageWalletsOf(ctx context.Context, customer, asset string) ([]*Wallet, error) {
 	if asset != "" {
 		if known, err := l.assetKnown(ctx, asset); err != nil {
 			return nil, err
@@ -374,5 +375,5 @@ func (l *Ledger) usageWalletOf(ctx context.Context, customer, asset string) (*Wa
 	for i := range wallets {
 		pointers[i] = &wallets[i]
 	}
-	return usageWallet(pointers, ref.ID, asset)
+	return usageWallets(pointers, ref.ID, asset)
 }

@@ -196,28 +196,56 @@ func (t *tx) lockWallet(bucket int16, id string) (*Wallet, error) {
 	return &w, t.turn(&w)
 }
 
-// usageWallet picks the wallet that pays for usage of an asset, "" for the only one there is. The rule: of
-// the wallets that spend, the one with scope usage before the one with scope all.
-func usageWallet(wallets []*Wallet, customer, asset string) (*Wallet, error) {
-	var pick *Wallet
+// usageWallets are the wallets that may pay for usage of an asset, "" for the only one there is, in the order
+// in which they are asked: scope usage before scope all, which may pay invoices too.
+func usageWallets(wallets []*Wallet, customer, asset string) ([]*Wallet, error) {
+	var fit []*Wallet
 	for _, w := range wallets {
-		if !w.spends() || asset != "" && w.Asset != asset {
-			continue
-		}
 		switch {
-		case pick == nil || pick.Asset == w.Asset && w.Scope == "usage":
-			pick = w
-		case pick.Asset != w.Asset:
-			return nil, refuse(CodeMissing, "asset", "customer %s has wallets of %s and %s: say which asset", customer, pick.Asset, w.Asset)
+		case !w.spends() || asset != "" && w.Asset != asset:
+		case len(fit) > 0 && fit[0].Asset != w.Asset:
+			return nil, refuse(CodeMissing, "asset", "customer %s has wallets of %s and %s: say which asset", customer, fit[0].Asset, w.Asset)
+		case w.Scope == "usage":
+			fit = append([]*Wallet{w}, fit...)
+		default:
+			fit = append(fit, w)
 		}
 	}
-	if pick == nil {
-		if asset == "" {
-			return nil, refuse(CodeNotFound, "asset", "customer %s has no wallet that usage may spend", customer)
-		}
-		return nil, refuse(CodeNotFound, "asset", "customer %s has no wallet of %s; make one with POST /v1/customers/%s/wallets", customer, asset, customer)
+	if len(fit) > 0 {
+		return fit, nil
 	}
-	return pick, nil
+	if asset == "" {
+		return nil, refuse(CodeNotFound, "asset", "customer %s has no wallet that usage may spend", customer)
+	}
+	return nil, refuse(CodeNotFound, "asset", "customer %s has no wallet of %s; make one with POST /v1/customers/%s/wallets", customer, asset, customer)
+}
+
+// payer picks which of the wallets that may pay does: the first that is active and has the credit, else the
+// first whose overdraft covers it. One wallet pays a debit whole. With the refusal it answers the wallet that
+// the refusal is about.
+func payer(wallets []*Wallet, amount int64) (*Wallet, error) {
+	var active []*Wallet
+	for _, w := range wallets {
+		if w.Status == "active" {
+			if w.Available() >= amount {
+				return w, nil
+			}
+			active = append(active, w)
+		}
+	}
+	if len(active) == 0 {
+		return wallets[0], frozen(wallets[0])
+	}
+	most := active[0]
+	for _, w := range active {
+		if w.affords(amount) == nil {
+			return w, nil
+		}
+		if w.Available() > most.Available() {
+			most = w
+		}
+	}
+	return most, insufficient(most, amount)
 }
 
 // WalletChange changes a wallet; nil leaves things as they are.
