@@ -160,6 +160,9 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 		return err
 	}
 	if err = b.book(batch); err == nil {
+		err = b.t.flushEvents()
+	}
+	if err == nil {
 		err = conn.run("commit")
 	}
 	if err != nil {

@@ -214,6 +214,7 @@ func (t *tx) give(w *Wallet, g Grant) error {
 	if err := t.write(p); err != nil {
 		return err
 	}
+	t.emitGrant(EventGrantConfirmed, w, g)
 	if g.ExpiresAt != nil {
 		if err := t.turnsAt(w, *g.ExpiresAt); err != nil {
 			return err

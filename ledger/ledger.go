@@ -39,6 +39,10 @@ type Options struct {
 	Connections  int              // most connections beside the lanes' own; 0 is 16
 	Now          func() time.Time // nil is time.Now
 	Logger       *slog.Logger     // nil discards
+
+	// Render writes what an event is about (a *Grant, a *Topup, a *RuleView …) as JSON, as the API shows it. It is
+	// called under row locks: it must ask nobody. nil writes the fields as they are named here.
+	Render func(subject any) ([]byte, error)
 }
 
 // Ledger is the credit ledger on one PostgreSQL database. It is safe for concurrent use, and several may
@@ -55,6 +59,8 @@ type Ledger struct {
 	lanes        []*lane
 	dirty        dirtySet
 	topupsDue    chan struct{}
+	eventsDue    chan struct{}
+	render       func(subject any) ([]byte, error)
 }
 
 // Ref names a customer and the bucket that the customer's rows are in.
@@ -71,7 +77,10 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	}
 	l := &Ledger{
 		db: db, clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset,
-		topupsDue: make(chan struct{}, 1),
+		topupsDue: make(chan struct{}, 1), eventsDue: make(chan struct{}, 1), render: o.Render,
+	}
+	if l.render == nil {
+		l.render = renderBare
 	}
 	if l.clock == nil {
 		l.clock = time.Now
@@ -190,6 +199,9 @@ type tx struct {
 	now   time.Time
 	dirty []Ref
 	wake  bool // a top-up waits for a worker
+
+	events  []Event // emitted, to be written before the commit
+	emitErr error   // the first that could not be rendered
 }
 
 // transactionTries bounds how often a transaction that lost to another is run.
@@ -218,6 +230,9 @@ func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) error {
 	if err := f(t); err != nil {
 		return err
 	}
+	if err := t.flushEvents(); err != nil {
+		return err
+	}
 	if err := raw.Commit(); err != nil {
 		return err
 	}
@@ -230,6 +245,9 @@ func (t *tx) tell() {
 	t.l.dirty.add(t.dirty...)
 	if t.wake {
 		t.l.wakeTopups()
+	}
+	if len(t.events) > 0 {
+		wake(t.l.eventsDue)
 	}
 }
 
@@ -250,9 +268,11 @@ func (t *tx) exec(query string, args ...any) error {
 // TopupsDue is told, without a count, when a top-up was intended: a worker need not wait for its next look.
 func (l *Ledger) TopupsDue() <-chan struct{} { return l.topupsDue }
 
-func (l *Ledger) wakeTopups() {
+func (l *Ledger) wakeTopups() { wake(l.topupsDue) }
+
+func wake(due chan<- struct{}) {
 	select {
-	case l.topupsDue <- struct{}{}:
+	case due <- struct{}{}:
 	default:
 	}
 }

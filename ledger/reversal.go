@@ -157,5 +157,6 @@ func (t *tx) forgive(p *posting, w *Wallet, d *Debit, id string, amount int64, b
 	}
 	g.Remaining, g.InForce = paid, true
 	p.set(g.state())
+	t.emitGrant(EventGrantConfirmed, w, g)
 	return append(booked, Part{g.ID, paid}), nil
 }

@@ -113,6 +113,7 @@ func (t *tx) strangerGave(w *Wallet, p price, s StripeTransaction) error {
 	if err := t.write(posting); err != nil {
 		return err
 	}
+	t.emitGrant(EventGrantConfirmed, w, g)
 	return t.filled(w)
 }
 

@@ -385,6 +385,7 @@ func (t *tx) credit(w *Wallet, top *Topup, o Outcome, waited bool) error {
 	if err := t.write(p); err != nil {
 		return err
 	}
+	t.emitGrant(EventGrantConfirmed, w, g)
 	if g.ExpiresAt != nil {
 		if err := t.turnsAt(w, *g.ExpiresAt); err != nil {
 			return err

@@ -40,6 +40,7 @@ func (t *tx) turn(w *Wallet) error {
 	p := newPosting(t.now)
 	for i := range begun {
 		p.begin(t.l, w, &begun[i], "grant")
+		t.emitGrant(EventGrantConfirmed, w, begun[i])
 	}
 	if err := t.write(p); err != nil {
 		return err
@@ -56,7 +57,9 @@ func (t *tx) turn(w *Wallet) error {
 	}
 	p = newPosting(t.now)
 	for i := range expired {
-		p.expire(t.l, w, &expired[i])
+		if p.expire(t.l, w, &expired[i]) > 0 {
+			t.emitGrant(EventGrantExpired, w, expired[i])
+		}
 	}
 	if err := t.write(p); err != nil {
 		return err
@@ -88,16 +91,18 @@ func (t *tx) endHolds(w *Wallet) (int, error) {
 	return len(holds), nil
 }
 
-// expire books what is left of a grant as breakage. What a hold has pinned stays until the hold ends.
-func (p *posting) expire(l *Ledger, w *Wallet, g *Grant) {
-	free := g.Remaining - g.Held
+// expire books what is left of a grant as breakage, and answers how much. What a hold has pinned stays until the
+// hold ends.
+func (p *posting) expire(l *Ledger, w *Wallet, g *Grant) (free int64) {
+	free = g.Remaining - g.Held
 	g.Remaining, g.Status = g.Held, "expired"
 	p.set(g.state())
 	if free == 0 {
-		return
+		return 0
 	}
 	p.enter(w, Entry{ID: l.ids.newID("ent_", w.Bucket, p.now), Type: "expire", Amount: -free,
 		Parts: Parts{{g.ID, -free}}, Reason: "expired", RefersTo: g.ID})
+	return free
 }
 
 // nextTurn sets when the wallet turns next from what its grants say.

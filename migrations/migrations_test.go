@@ -37,8 +37,8 @@ func TestConcurrentStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 3 {
-		t.Errorf("%d migrations applied, there are 3", applied)
+	if applied != 4 {
+		t.Errorf("%d migrations applied, there are 4", applied)
 	}
 	ledgertest.New(t, ledger.Options{URL: url})
 }

@@ -30,7 +30,7 @@ func withLedger(ctx context.Context, stderr io.Writer, do func(*ledger.Ledger) e
 	if err != nil {
 		return err
 	}
-	l, err := ledger.Open(ctx, ledger.Options{URL: url, DefaultAsset: c.DefaultAsset})
+	l, err := ledger.Open(ctx, ledger.Options{URL: url, DefaultAsset: c.DefaultAsset, Render: handlers.Render})
 	if err != nil {
 		return errors.Join(err, stop())
 	}

@@ -101,7 +101,7 @@ func newGateway(ctx context.Context, c config, log *slog.Logger, url string) (*g
 	if err != nil {
 		return nil, err
 	}
-	l, err := ledger.Open(ctx, ledger.Options{URL: url, DefaultAsset: c.DefaultAsset, Now: c.now, Logger: log})
+	l, err := ledger.Open(ctx, ledger.Options{URL: url, DefaultAsset: c.DefaultAsset, Now: c.now, Logger: log, Render: handlers.Render})
 	if err != nil {
 		return nil, err
 	}
