@@ -137,11 +137,44 @@ func (s *Server) createCustomer(c *call, in ledger.CustomerInput, once ledger.On
 	return cust, nil
 }
 
+func (s *Server) patchCustomer(c *call) error {
+	var in struct {
+		Status   *string            `json:"status"`
+		Metadata *map[string]string `json:"metadata"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	change := ledger.CustomerChange{Status: in.Status}
+	if in.Metadata != nil {
+		meta, err := metadata(*in.Metadata)
+		if err != nil {
+			return err
+		}
+		if meta == "" {
+			meta = "{}"
+		}
+		change.Metadata = &meta
+	}
+	cust, err := s.customer(c)
+	if err != nil {
+		return err
+	}
+	if cust, err = s.Ledger.ChangeCustomer(c.ctx(), cust.Ref, change); err != nil {
+		return err
+	}
+	return s.replyCustomer(c, cust)
+}
+
 func (s *Server) getCustomer(c *call) error {
 	cust, err := s.customer(c)
 	if err != nil {
 		return err
 	}
+	return s.replyCustomer(c, cust)
+}
+
+func (s *Server) replyCustomer(c *call, cust ledger.Customer) error {
 	wallets, err := s.Ledger.Wallets(c.ctx(), cust.Ref)
 	if err != nil {
 		return err

@@ -13,6 +13,10 @@ func Render(subject any) ([]byte, error) {
 		subject = newGrant(v)
 	case *ledger.Topup:
 		subject = newTopup(v)
+	case *ledger.Wallet:
+		subject = newWallet(v)
+	case *ledger.AlertFired:
+		subject = newFired(v)
 	case *ledger.RuleView:
 		subject = newRule(v)
 	}

@@ -21,6 +21,7 @@ func (s *Server) routes() http.Handler {
 		{"POST /v1/customers", "write", s.postCustomer},
 		{"GET /v1/customers", "read", s.listCustomers},
 		{"GET /v1/customers/{customer}", "read", s.getCustomer},
+		{"PATCH /v1/customers/{customer}", "write", s.patchCustomer},
 		{"POST /v1/customers/{customer}/wallets", "write", s.postWallet},
 		{"GET /v1/customers/{customer}/wallets", "read", s.listWallets},
 		{"GET /v1/customers/{customer}/lockstep", "read", s.getLockstep},
@@ -37,6 +38,10 @@ func (s *Server) routes() http.Handler {
 		{"PUT /v1/assets/{code}", "write", s.putAsset},
 		{"GET /v1/assets/{code}", "read", s.getAsset},
 		{"GET /v1/assets", "read", s.listAssets},
+
+		{"PUT /v1/features/{key...}", "write", s.putFeature},
+		{"GET /v1/features/{key...}", "read", s.getFeature},
+		{"GET /v1/features", "read", s.listFeatures},
 
 		{"POST /v1/grants", "write", s.postGrant},
 		{"GET /v1/grants", "read", s.listGrants},
@@ -75,9 +80,10 @@ func (s *Server) routes() http.Handler {
 var queries = map[string][]string{
 	"GET /v1/customers":                    {"limit", "starting_after"},
 	"GET /v1/customers/{customer}/wallets": {"limit", "starting_after"},
-	"GET /v1/customers/{customer}/check":   {"amount", "asset"},
+	"GET /v1/customers/{customer}/check":   {"amount", "asset", "feature", "quantity"},
 	"GET /v1/wallets/{id}/balance":         {"at"},
 	"GET /v1/wallets/{id}/entries":         {"limit", "starting_after"},
+	"GET /v1/features":                     {"limit", "starting_after"},
 	"GET /v1/assets":                       {"limit", "starting_after"},
 	"GET /v1/grants":                       {"customer", "status", "limit", "starting_after"},
 	"GET /v1/topups":                       {"customer", "limit", "starting_after"},

@@ -14,12 +14,14 @@ type usageEvent struct {
 	Customer       *string           `json:"customer"`
 	Asset          *string           `json:"asset"`
 	Amount         *string           `json:"amount"`
+	Feature        *string           `json:"feature"`
+	Quantity       *string           `json:"quantity"`
 	IdempotencyKey *string           `json:"idempotency_key"`
 	Metadata       map[string]string `json:"metadata"`
 }
 
 // debit turns the event into what the ledger takes. key is what the event's own key falls back to.
-func (e *usageEvent) debit(key string) (ledger.DebitInput, error) {
+func (s *Server) debit(c *call, e *usageEvent, key string) (ledger.DebitInput, error) {
 	in := ledger.DebitInput{Customer: deref(e.Customer), Asset: deref(e.Asset)}
 	if in.Customer == "" {
 		return in, missing("customer")
@@ -30,11 +32,15 @@ func (e *usageEvent) debit(key string) (ledger.DebitInput, error) {
 	if err := texts("customer", in.Customer, "asset", in.Asset); err != nil {
 		return in, err
 	}
-	var err error
-	if in.Amount, err = amount("amount", e.Amount); err != nil {
+	asset := in.Asset
+	cost, err := s.cost(c, e.Amount, e.Feature, e.Quantity, asset)
+	if err != nil {
 		return in, err
 	}
-	if in.Amount.Digits <= 0 {
+	in.Amount, in.Rated = cost.amount, cost.rated
+	if in.Rated != nil {
+		in.Asset = in.Rated.Asset
+	} else if in.Amount.Digits <= 0 {
 		return in, invalid("amount", "amount must be above zero")
 	}
 	if in.Metadata, err = metadata(e.Metadata); err != nil {
@@ -47,9 +53,37 @@ func (e *usageEvent) debit(key string) (ledger.DebitInput, error) {
 		return in, err
 	}
 	if key != "" {
-		in.Once = ledger.Once{Key: key, Request: ledger.Fingerprint("debit", in.Customer, in.Asset, in.Amount.String(), in.Metadata)}
+		in.Once = ledger.Once{Key: key, Request: ledger.Fingerprint(append([]string{"debit", in.Customer, asset, in.Metadata}, cost.asked...)...)}
 	}
 	return in, nil
+}
+
+// cost is what usage costs: the amount that the caller said, or what the rate card says of a feature.
+type cost struct {
+	amount ledger.Decimal
+	rated  *ledger.Rated
+	asked  []string // what was asked for: the same request costs what it cost the first time
+}
+
+func (s *Server) cost(c *call, said, feature, quantity *string, asset string) (cost, error) {
+	switch {
+	case feature == nil && quantity != nil:
+		return cost{}, missing("feature")
+	case feature == nil:
+		d, err := amount("amount", said)
+		return cost{d, nil, []string{d.String()}}, err
+	case said != nil:
+		return cost{}, invalid("amount", "give amount, or feature and quantity, not both")
+	}
+	q, err := amount("quantity", quantity)
+	if err != nil {
+		return cost{}, err
+	}
+	if err := texts("feature", *feature); err != nil {
+		return cost{}, err
+	}
+	r, err := s.Ledger.Rate(c.ctx(), *feature, q, asset)
+	return cost{r.Amount, &r, []string{"feature", *feature, q.String()}}, err
 }
 
 func (s *Server) postUsage(c *call) error {
@@ -61,7 +95,7 @@ func (s *Server) postUsage(c *call) error {
 	if err != nil {
 		return err
 	}
-	in, err := e.debit(key)
+	in, err := s.debit(c, &e, key)
 	if err != nil {
 		return err
 	}
@@ -121,7 +155,7 @@ func (s *Server) bookBatch(c *call, events []json.RawMessage, batchKey string) j
 			if batchKey != "" {
 				key = "batch:" + strconv.FormatInt(ledger.Fingerprint(batchKey), 36) + ":" + strconv.Itoa(i)
 			}
-			in, err = e.debit(key)
+			in, err = s.debit(c, &e, key)
 		}
 		if err != nil {
 			outcomes[i].Err = err
@@ -181,7 +215,13 @@ func appendDebit(b []byte, d *ledger.Debit) []byte {
 	b = appendBalance(append(b, `],"balance":`...), d.Balance, d.Scale)
 	b = append(append(b, `,"reason":`...), jsonString(d.Reason)...)
 	b = d.CreatedAt.AppendFormat(append(b, `,"created_at":"`...), "2006-01-02T15:04:05.000000Z")
-	b = append(b, `","metadata":`...)
+	b = append(b, '"')
+	if d.Feature != "" {
+		b = append(append(b, `,"feature":`...), jsonString(d.Feature)...)
+		b = append(append(b, `,"feature_version":`...), strconv.Itoa(d.FeatureVersion)...)
+		b = append(append(append(b, `,"quantity":"`...), d.Quantity...), '"')
+	}
+	b = append(b, `,"metadata":`...)
 	if d.Metadata == "" {
 		return append(b, `{}}`...)
 	}
@@ -220,22 +260,27 @@ func (s *Server) getDebit(c *call) error {
 
 func (s *Server) getCheck(c *call) error {
 	q := c.query
-	if !q.Has("amount") {
-		return missing("amount")
+	customer, asset := c.r.PathValue("customer"), q.Get("asset")
+	if err := texts("customer", customer, "asset", asset); err != nil {
+		return err
 	}
-	asked := q.Get("amount")
-	want, err := amount("amount", &asked)
+	said := func(name string) *string {
+		if v := q.Get(name); q.Has(name) {
+			return &v
+		}
+		return nil
+	}
+	want, err := s.cost(c, said("amount"), said("feature"), said("quantity"), asset)
 	if err != nil {
 		return err
 	}
-	if want.Digits < 0 {
+	if want.amount.Digits < 0 {
 		return invalid("amount", "amount can't be below zero")
 	}
-	customer := c.r.PathValue("customer")
-	if err := texts("customer", customer, "asset", q.Get("asset")); err != nil {
-		return err
+	if want.rated != nil {
+		asset = want.rated.Asset
 	}
-	available, scale, err := s.Ledger.CanSpend(c.ctx(), customer, q.Get("asset"), want)
+	available, scale, err := s.Ledger.CanSpend(c.ctx(), customer, asset, want.amount)
 	answer := struct {
 		Object    string  `json:"object"`
 		Allowed   bool    `json:"allowed"`

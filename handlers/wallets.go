@@ -21,26 +21,19 @@ func newBalance(b ledger.Balance, scale int16) balanceJSON {
 }
 
 type walletJSON struct {
-	Object         string      `json:"object"`
-	ID             string      `json:"id"`
-	Customer       string      `json:"customer"`
-	Asset          string      `json:"asset"`
-	Scope          string      `json:"scope"`
-	Status         string      `json:"status"`
-	Balance        balanceJSON `json:"balance"`
-	OverdraftLimit string      `json:"overdraft_limit"`
-	AutoTopup      *ruleJSON   `json:"auto_topup"`
-	AlertState     string      `json:"alert_state"`
-	CreatedAt      string      `json:"created_at"`
+	walletBrief
+	AutoTopup *ruleJSON   `json:"auto_topup"`
+	Alerts    []alertJSON `json:"alerts"`
+	CreatedAt string      `json:"created_at"`
 }
 
 func (s *Server) walletJSON(c *call, w *ledger.Wallet) (walletJSON, error) {
-	v := walletJSON{Object: "wallet", ID: w.ID, Customer: w.Customer, Asset: w.Asset, Scope: w.Scope, Status: w.Status,
-		Balance: newBalance(w.Balance(), w.Scale), OverdraftLimit: ledger.FormatSteps(w.OverdraftLimit, w.Scale),
-		AlertState: "ok", CreatedAt: stamp(w.CreatedAt)}
-	if w.Available()+w.OverdraftLimit <= 0 {
-		v.AlertState = "depleted"
+	v := walletJSON{walletBrief: newWallet(w), CreatedAt: stamp(w.CreatedAt)}
+	alerts, err := s.Ledger.AlertsOf(c.ctx(), w)
+	if err != nil {
+		return walletJSON{}, err
 	}
+	v.Alerts = newAlerts(alerts, w.Scale)
 	rule, found, err := s.Ledger.RuleOf(c.ctx(), w)
 	if err != nil {
 		return walletJSON{}, err
@@ -53,10 +46,11 @@ func (s *Server) walletJSON(c *call, w *ledger.Wallet) (walletJSON, error) {
 
 func (s *Server) postWallet(c *call) error {
 	var in struct {
-		Asset          *string `json:"asset"`
-		Scope          *string `json:"scope"`
-		OverdraftLimit *string `json:"overdraft_limit"`
-		IdempotencyKey *string `json:"idempotency_key"`
+		Asset          *string   `json:"asset"`
+		Scope          *string   `json:"scope"`
+		OverdraftLimit *string   `json:"overdraft_limit"`
+		Alerts         []alertIn `json:"alerts"`
+		IdempotencyKey *string   `json:"idempotency_key"`
 	}
 	if err := c.decode(&in); err != nil {
 		return err
@@ -77,6 +71,10 @@ func (s *Server) postWallet(c *call) error {
 			return err
 		}
 	}
+	var err error
+	if want.Alerts, err = alerts(in.Alerts); err != nil {
+		return err
+	}
 	key, err := c.key(in.IdempotencyKey)
 	if err != nil {
 		return err
@@ -85,7 +83,11 @@ func (s *Server) postWallet(c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.once(c, key, ref.Bucket, []string{want.Asset, want.Scope, want.Overdraft.String()}, func(once ledger.Once) (int, any, error) {
+	asked, err := encode(in.Alerts)
+	if err != nil {
+		return err
+	}
+	return s.once(c, key, ref.Bucket, []string{want.Asset, want.Scope, want.Overdraft.String(), string(asked)}, func(once ledger.Once) (int, any, error) {
 		w, _, err := s.Ledger.CreateWallet(c.ctx(), want, once)
 		if err != nil {
 			return 0, nil, err
@@ -235,8 +237,9 @@ func (s *Server) listEntries(c *call) error {
 
 func (s *Server) patchWallet(c *call) error {
 	var in struct {
-		OverdraftLimit *string `json:"overdraft_limit"`
-		Status         *string `json:"status"`
+		OverdraftLimit *string    `json:"overdraft_limit"`
+		Status         *string    `json:"status"`
+		Alerts         *[]alertIn `json:"alerts"`
 	}
 	if err := c.decode(&in); err != nil {
 		return err
@@ -245,6 +248,13 @@ func (s *Server) patchWallet(c *call) error {
 	var err error
 	if change.Overdraft, err = optionalAmount("overdraft_limit", in.OverdraftLimit); err != nil {
 		return err
+	}
+	if in.Alerts != nil {
+		set, err := alerts(*in.Alerts)
+		if err != nil {
+			return err
+		}
+		change.Alerts = &set
 	}
 	w, err := s.Ledger.ChangeWallet(c.ctx(), c.r.PathValue("id"), change)
 	if err != nil {

@@ -29,6 +29,21 @@ var invariants = []struct{ name, query string }{
 				coalesce(lag(created_at) over w, '-infinity') as at_before, coalesce(lag(seq) over w, 0) as seq_before
 			from entries window w as (partition by bucket, wallet_id order by seq)) e
 		where balance_after <> before + amount or held_after <> held_before + held or created_at < at_before or seq <> seq_before + 1`},
+	{"usage so far is what debits and captures took less what was given back", `
+		select id, format('seq %s: used %s after %s', seq, used_after, before) from (
+			select e.id, e.seq, e.used_after, lag(e.used_after, 1, 0::bigint) over w as before, case when e.type in ('debit', 'capture', 'reversal') then e.amount else 0 end as took
+			from entries e where e.seal is not null window w as (partition by e.bucket, e.wallet_id order by e.seq)) e
+		where before - took <> used_after`},
+	{"every entry has the seal that follows from the one before it, and the wallet has the last", `
+		select coalesce(e.id, w.id), case when e.id is null then 'the last seal is not the wallet''s' else format('seq %s of %s was changed, or the one before it', e.seq, e.wallet_id) end
+		from (select *, lag(seal) over one as before, lead(seq) over one is null as last
+			from entries where seal is not null window one as (partition by bucket, wallet_id order by seq)) e
+		full join wallets w on w.bucket = e.bucket and w.id = e.wallet_id and e.last and w.seal = e.seal
+		where e.id is not null and (e.seal <> ` + sealedSQL + ` or e.last and w.id is null) or e.id is null and w.seal is not null`},
+	{"nobody is left untold of a balance: it is where the last look left the alerts", `
+		select id, format('%s with %s available, quiet from %s to below %s', alert_state, total - held, quiet_from, quiet_below) from wallets
+		where total - held < coalesce(quiet_from, total - held) or total - held >= quiet_below
+			or (alert_state = 'depleted') <> (total - held + overdraft_limit <= 0)`},
 	{"an entry's parts sum to its amount", `
 		select id, format('amount %s, parts %s', amount, parts) from entries
 		where amount <> coalesce((select sum(split_part(p, ':', 2)::bigint) from string_to_table(nullif(parts, ''), ',') p), 0)`},

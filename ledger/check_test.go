@@ -26,6 +26,13 @@ func TestCheckFinds(t *testing.T) {
 		{`drop index topups_one_in_flight; insert into topups (bucket, id, wallet_id, customer_id, trigger, mode, status, amount, charge, currency, grant_id, run_at, created_at)
 			select bucket, id || 'x', wallet_id, customer_id, trigger, mode, status, amount, charge, currency, grant_id, run_at, created_at from topups`, "at most one top-up of a wallet is in flight"},
 		{`alter table topups drop constraint topups_within_cap; update topups set cap_amount = 10, cap_used = 2000`, "stays within the cap"},
+		{`update entries set reason = 'another' where seq = 2`, "seq 2 of wal_"},
+		{`update entries set metadata = '{"a":"b"}' where seq = 1`, "seq 1 of wal_"},
+		{`update entries set created_at = created_at + interval '1 microsecond' where seq = 2`, "seq 2 of wal_"},
+		{`update entries set seal = null where seq = 2`, "the last seal is not the wallet's"},
+		{`update entries set used_after = used_after + 1 where seq = 2`, "usage so far is what debits"},
+		{`update wallets set alert_state = 'depleted'`, "nobody is left untold"},
+		{`update wallets set quiet_from = total + 1`, "nobody is left untold"},
 		{`update mirrors set credit = credit + 1`, "a mirror's credit is the sum"},
 		{`insert into flushes (bucket, id, customer_id, amount, params, status, created_at) select bucket, 'flu_x', id, 5, '{}', 'done', now() from customers`, "every flush that is done has its transaction"},
 		{`insert into entries (bucket, wallet_id, seq, id, type, amount, balance_after, parts, refers_to, created_at)
@@ -70,7 +77,7 @@ func TestEveryUniqueIndexHasTheBucket(t *testing.T) {
 		select c.relname || ': ' || i.relname from pg_index x
 		join pg_class c on c.oid = x.indrelid join pg_class i on i.oid = x.indexrelid join pg_namespace n on n.oid = c.relnamespace
 		where n.nspname = 'public' and x.indisunique
-		and c.relname not in ('assets', 'stripe_links', 'api_keys', 'stripe_events', 'progress', 'goose_db_version')
+		and c.relname not in ('assets', 'stripe_links', 'features', 'api_keys', 'stripe_events', 'progress', 'goose_db_version')
 		and not exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum = any(x.indkey) and a.attname = 'bucket')`); err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,7 @@ func (l *Ledger) CreateCustomer(ctx context.Context, in CustomerInput, once Once
 		if err != nil {
 			return err
 		}
-		if err := t.insertWallet(ref, asset, "all", 0); err != nil {
+		if _, err := t.insertWallet(ref, asset, "all", 0); err != nil {
 			return err
 		}
 		if in.StripeCustomer != "" {
@@ -315,8 +315,72 @@ func (l *Ledger) CustomerDeleted(ctx context.Context, ref Ref) error {
 		if err := t.exec(`update mirrors set run_at = 'infinity' where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
 			return err // there is no balance to write any more
 		}
-		return t.exec(`update wallets set status = 'frozen', refill_below = null, version = version + 1 where bucket = $1 and customer_id = $2 and status = 'active'`, ref.Bucket, ref.ID)
+		return t.bar(ref, true)
 	})
+}
+
+// CustomerChange changes a customer; nil leaves things as they are.
+type CustomerChange struct {
+	Status   *string // active, frozen
+	Metadata *string
+}
+
+// ChangeCustomer changes a customer. A frozen one spends nothing and buys nothing; credit may still come.
+func (l *Ledger) ChangeCustomer(ctx context.Context, ref Ref, in CustomerChange) (Customer, error) {
+	err := l.inTx(ctx, func(t *tx) error {
+		var status string
+		found, err := t.get(&status, `select status from customers where bucket = $1 and id = $2 for update`, ref.Bucket, ref.ID)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return noCustomer(ref.ID)
+		}
+		if in.Metadata != nil {
+			if err := t.exec(`update customers set metadata = $3 where bucket = $1 and id = $2`, ref.Bucket, ref.ID, *in.Metadata); err != nil {
+				return err
+			}
+		}
+		if in.Status == nil || *in.Status == status {
+			return nil
+		}
+		switch {
+		case *in.Status != "active" && *in.Status != "frozen":
+			return refuse(CodeInvalid, "status", "status is active or frozen")
+		case status == "deleted":
+			return refuse(CodeState, "status", "customer %s was deleted in Stripe and stays frozen", ref.ID)
+		}
+		if err := t.exec(`update customers set status = $3 where bucket = $1 and id = $2`, ref.Bucket, ref.ID, *in.Status); err != nil {
+			return err
+		}
+		return t.bar(ref, *in.Status == "frozen")
+	})
+	if err != nil {
+		return Customer{}, err
+	}
+	return l.Customer(ctx, ref.ID)
+}
+
+// bar stops, or allows again, everything that spends from a customer's wallets, whatever each one's own status.
+func (t *tx) bar(ref Ref, barred bool) error {
+	var ids []string
+	if err := t.SelectContext(t.ctx, &ids, `select id from wallets where bucket = $1 and customer_id = $2 order by id`, ref.Bucket, ref.ID); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		w, err := t.lockWallet(ref.Bucket, id)
+		if err != nil {
+			return err
+		}
+		w.Barred = barred
+		if err := t.exec(`update wallets set barred = $3, version = version + 1 where bucket = $1 and id = $2`, ref.Bucket, id, barred); err != nil {
+			return err
+		}
+		if err := t.rearm(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // getRow reads one row outside a transaction; found is false when there is none.

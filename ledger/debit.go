@@ -12,6 +12,7 @@ type DebitInput struct {
 	Amount   Decimal
 	Reason   string
 	Metadata string // JSON object of strings, "" when none was sent
+	Rated    *Rated // what Amount was worked out from, nil where the caller said it
 	Once     Once   // its Bucket is found here
 }
 
@@ -27,6 +28,11 @@ type Debit struct {
 	Reason    string
 	Metadata  string
 	CreatedAt time.Time
+
+	// Of a debit by the rate card.
+	Feature        string
+	FeatureVersion int
+	Quantity       string
 }
 
 // DebitResult is the outcome of one debit of several.
@@ -74,7 +80,7 @@ func (l *Ledger) Debits(ctx context.Context, ins []DebitInput) []DebitResult {
 
 // newCall checks what can be checked before the wallet is known.
 func (l *Ledger) newCall(ctx context.Context, in DebitInput, done chan struct{}) (*debitCall, error) {
-	if in.Amount.Digits <= 0 {
+	if in.Amount.Digits < 0 || in.Amount.Digits == 0 && in.Rated == nil { // a feature may be free
 		return nil, refuse(CodeInvalid, "amount", "amount must be above zero")
 	}
 	if in.Customer == "" {
@@ -107,8 +113,12 @@ func debitOf(e *Entry, w *Wallet) Debit {
 	for i, p := range e.Parts {
 		parts[i] = Part{Grant: p.Grant, Amount: -p.Amount}
 	}
-	return Debit{ID: "deb_" + e.ID[len("ent_"):], Customer: w.Customer, Wallet: w.ID, Scale: w.Scale, Amount: -e.Amount,
+	d := Debit{ID: "deb_" + e.ID[len("ent_"):], Customer: w.Customer, Wallet: w.ID, Scale: w.Scale, Amount: -e.Amount,
 		Parts: parts, Balance: e.balance(), Reason: e.Reason, Metadata: e.Metadata, CreatedAt: e.CreatedAt.UTC()}
+	if e.Rated != "" {
+		d.Feature, d.FeatureVersion, d.Quantity = ratedBy(e.Rated)
+	}
+	return d
 }
 
 // insufficient is the refusal of a debit that the wallet can't pay.

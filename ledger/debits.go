@@ -14,19 +14,20 @@ var errDiscard = driver.ErrBadConn
 // answer.
 const replaysSQL = `
 select e.key, e.request, e.type, e.id, e.amount, e.balance_after, e.held_after, e.pending_after, e.parts, e.reason,
-	coalesce(e.metadata, '') as metadata, e.created_at, w.id as wallet_id, w.customer_id, w.scale
+	coalesce(e.metadata, '') as metadata, coalesce(e.rated, '') as rated, e.created_at, w.id as wallet_id, w.customer_id, w.scale
 from unnest($1::smallint[], $2::text[]) u(bucket, key)
 join entries e on e.bucket = u.bucket and e.key = u.key
 join wallets w on w.bucket = e.bucket and w.id = e.wallet_id
 union all
-select a.key, a.request, 'answer', '', 0, 0, 0, 0, '', '', '', a.created_at, '', '', 0
+select a.key, a.request, 'answer', '', 0, 0, 0, 0, '', '', '', '', a.created_at, '', '', 0
 from unnest($1::smallint[], $2::text[]) u(bucket, key)
 join answers a on a.bucket = u.bucket and a.key = u.key`
 
 // lockSQL locks the wallets of customers, in the one order that everybody locks in.
 const lockSQL = `
 select w.bucket, w.id, w.customer_id, w.asset, w.scale, w.scope, w.status, w.total, w.held, w.pending, w.debt, w.stripe_debt,
-	w.overdraft_limit, w.seq, w.version, w.entered_at, w.turns_at, w.refill_below, w.created_at
+	w.overdraft_limit, w.seq, w.version, w.entered_at, w.turns_at, w.refill_below, w.used, w.seal, w.barred, w.full_amount,
+	w.alert_state, w.quiet_from, w.quiet_below, w.created_at
 from unnest($1::smallint[], $2::text[]) u(bucket, customer_id)
 join wallets w on w.bucket = u.bucket and w.customer_id = u.customer_id
 order by w.bucket, w.id
@@ -110,7 +111,7 @@ func (b *debitBatch) book(batch []*debitCall) error {
 	}
 	b.moved()
 	for _, w := range p.wallets {
-		if w.RefillBelow != nil && w.Available()+w.Pending < *w.RefillBelow {
+		if w.calls(w.Available()) {
 			b.unsure[w] = true
 			if err := b.t.rearm(w); err != nil {
 				return err
@@ -156,7 +157,7 @@ func (b *debitBatch) replay(batch []*debitCall) ([]*debitCall, error) {
 		e, w := &u.entry, &u.wallet
 		var request *int64
 		if err := rows.Scan(&e.Key, &request, &e.Type, &e.ID, &e.Amount, &e.BalanceAfter, &e.HeldAfter, &e.PendingAfter, &e.Parts,
-			&e.Reason, &e.Metadata, &e.CreatedAt, &w.ID, &w.Customer, &w.Scale); err != nil {
+			&e.Reason, &e.Metadata, &e.Rated, &e.CreatedAt, &w.ID, &w.Customer, &w.Scale); err != nil {
 			return nil, err
 		}
 		e.Request = deref(request)
@@ -200,7 +201,8 @@ func (b *debitBatch) lock(calls []*debitCall) error {
 	for rows.Next() {
 		w := new(Wallet)
 		if err := rows.Scan(&w.Bucket, &w.ID, &w.Customer, &w.Asset, &w.Scale, &w.Scope, &w.Status, &w.Total, &w.Held, &w.Pending,
-			&w.Debt, &w.StripeDebt, &w.OverdraftLimit, &w.Seq, &w.Version, &w.EnteredAt, &w.TurnsAt, &w.RefillBelow, &w.CreatedAt); err != nil {
+			&w.Debt, &w.StripeDebt, &w.OverdraftLimit, &w.Seq, &w.Version, &w.EnteredAt, &w.TurnsAt, &w.RefillBelow, &w.Used, &w.Seal,
+			&w.Barred, &w.FullAmount, &w.AlertState, &w.QuietFrom, &w.QuietBelow, &w.CreatedAt); err != nil {
 			return err
 		}
 		b.wallets[w.ref()] = append(b.wallets[w.ref()], w)
@@ -324,8 +326,12 @@ func (b *debitBatch) decide(p *posting, c *debitCall) {
 	if reason == "" {
 		reason = "usage"
 	}
+	rated := ""
+	if c.in.Rated != nil {
+		rated = c.in.Rated.note()
+	}
 	e := p.enter(w, Entry{ID: b.t.l.ids.newID("ent_", w.Bucket, p.now), Type: "debit", Amount: -c.amount, Parts: parts,
-		Reason: reason, Key: once.Key, Request: once.Request, Metadata: c.in.Metadata})
+		Reason: reason, Key: once.Key, Request: once.Request, Metadata: c.in.Metadata, Rated: rated})
 	c.result.Debit = debitOf(e, w)
 	if once.Key != "" {
 		b.keyed[once.Key] = c

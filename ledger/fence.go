@@ -16,7 +16,7 @@ import (
 // where the version is still the remembered one, and where any is not it writes nothing at all, and the batch
 // goes the long way, under row locks.
 //
-// Only what is sure is decided so. A refusal, a debit that crosses the refill threshold, a turn that is due,
+// Only what is sure is decided so. A refusal, a debit that calls for a refill or an alert, a turn that is due,
 // a key that was used: all go the long way, since memory may be behind.
 
 // remembered is a customer as a lane's last commit left it. A batch changes it in place: when the batch is not
@@ -207,7 +207,7 @@ func (b *debitBatch) recall(ln *lane, c *debitCall) *purse {
 		return nil
 	}
 	fit, err := usageWallets(r.wallets, c.ref.ID, c.in.Asset)
-	if err != nil || fit[0].Status != "active" {
+	if err != nil || !fit[0].active() {
 		return nil
 	}
 	w := fit[0]
@@ -222,7 +222,7 @@ func (b *debitBatch) recall(ln *lane, c *debitCall) *purse {
 func (c *debitCall) certain(pu *purse, now time.Time) bool {
 	w := c.wallets[0]
 	left := w.Available() - c.amount
-	if left < 0 || w.due(now) || w.RefillBelow != nil && left+w.Pending < *w.RefillBelow {
+	if left < 0 || w.due(now) || w.calls(left) {
 		return false
 	}
 	need := c.amount

@@ -179,13 +179,8 @@ func (t *tx) walletFor(ref Ref, asset Asset) (*Wallet, error) {
 		return nil, err
 	}
 	if !found {
-		if err := t.exec(`update wallets set version = version + 1 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
-			return nil, err
-		}
 		// Two grants may come at once; the second waits for the first's wallet and takes it.
-		if err := t.exec(`insert into wallets (bucket, id, customer_id, asset, scale, scope, entered_at, created_at)
-			values ($1, $2, $3, $4, $5, 'all', $6, $6) on conflict do nothing`,
-			ref.Bucket, t.l.ids.newID("wal_", ref.Bucket, t.now), ref.ID, asset.Code, asset.Scale, t.now); err != nil {
+		if _, err := t.insertWallet(ref, asset, "all", 0); err != nil {
 			return nil, err
 		}
 		if _, err := t.get(&id, find, ref.Bucket, ref.ID, asset.Code); err != nil {

@@ -82,7 +82,7 @@ func (l *Ledger) CreateHold(ctx context.Context, in HoldInput, once Once) (h Hol
 }
 
 func (t *tx) hold(w *Wallet, id string, amount int64, in HoldInput) error {
-	if w.Status != "active" {
+	if !w.active() {
 		return frozen(w)
 	}
 	if amount > w.Available() {

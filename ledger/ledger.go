@@ -56,6 +56,7 @@ type Ledger struct {
 	assets       sync.Map // code → Asset, for what never changes: its scale
 	links        sync.Map // cus_… → Ref
 	recent       recentKeys
+	rates        rateCard
 	lanes        []*lane
 	dirty        dirtySet
 	topupsDue    chan struct{}

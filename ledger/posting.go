@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"database/sql/driver"
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,18 +25,21 @@ type Entry struct {
 	BalanceAfter int64     `db:"balance_after"`
 	HeldAfter    int64     `db:"held_after"`
 	PendingAfter int64     `db:"pending_after"`
+	UsedAfter    int64     `db:"used_after"` // usage of the wallet so far
 	Parts        Parts     `db:"parts"`
 	Reason       string    `db:"reason"`
 	RefersTo     string    `db:"refers_to"`
 	Key          string    `db:"key"`
 	Request      int64     `db:"request"`
 	Metadata     string    `db:"metadata"`
+	Rated        string    `db:"rated"` // of a debit by the rate card: feature, version, quantity
+	Seal         []byte    `db:"seal"`
 	CreatedAt    time.Time `db:"created_at"`
 }
 
-const entryColumns = `bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after, parts, reason,
+const entryColumns = `bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after, used_after, parts, reason,
 	coalesce(refers_to, '') as refers_to, coalesce(key, '') as key, coalesce(request, 0) as request,
-	coalesce(metadata, '') as metadata, created_at`
+	coalesce(metadata, '') as metadata, coalesce(rated, '') as rated, seal, created_at`
 
 // balance is the wallet's balance right after the entry.
 func (e *Entry) balance() Balance {
@@ -122,8 +126,14 @@ func (p *posting) enter(w *Wallet, e Entry) *Entry {
 			w.StripeDebt -= part.Amount
 		}
 	}
+	switch e.Type {
+	case "debit", "capture", "reversal":
+		w.Used -= e.Amount
+	}
 	e.Bucket, e.Wallet, e.Seq, e.CreatedAt = w.Bucket, w.ID, w.Seq, at
-	e.BalanceAfter, e.HeldAfter, e.PendingAfter = w.Total, w.Held, w.Pending
+	e.BalanceAfter, e.HeldAfter, e.PendingAfter, e.UsedAfter = w.Total, w.Held, w.Pending, w.Used
+	w.Seal = e.seal(w.Seal)
+	e.Seal = w.Seal
 	p.touch(w)
 	p.entries = append(p.entries, e)
 	return &p.entries[len(p.entries)-1]
@@ -160,14 +170,15 @@ func (p *posting) sort() {
 const postingSQL = `
 with e as (
 	insert into entries (bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after,
-		parts, reason, refers_to, key, request, metadata, created_at)
+		parts, reason, refers_to, key, request, metadata, created_at, used_after, rated, seal)
 	select bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after,
 		parts, reason, nullif(refers_to, ''), nullif(key, ''), nullif(request, 0), nullif(metadata, ''),
-		timestamptz 'epoch' + at * interval '1 microsecond'
+		timestamptz 'epoch' + at * interval '1 microsecond', used_after, nullif(rated, ''), seal
 	from unnest($1::smallint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
-		$9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::text[], $17::bigint[])
+		$9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::text[], $17::bigint[],
+		$35::bigint[], $36::text[], $37::bytea[])
 		as u(bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after,
-			parts, reason, refers_to, key, request, metadata, at)
+			parts, reason, refers_to, key, request, metadata, at, used_after, rated, seal)
 ), g as (
 	update grants g set remaining = u.remaining, held = u.held, status = u.status, in_force = u.in_force,
 		live = u.in_force and u.status = 'confirmed' and u.remaining > 0
@@ -176,9 +187,9 @@ with e as (
 	where g.bucket = u.bucket and g.id = u.id
 ), w as (
 	update wallets w set total = u.total, held = u.held, pending = u.pending, debt = u.debt, stripe_debt = u.stripe_debt,
-		seq = u.seq, version = w.version + 1, entered_at = timestamptz 'epoch' + u.at * interval '1 microsecond'
+		seq = u.seq, version = w.version + 1, entered_at = timestamptz 'epoch' + u.at * interval '1 microsecond', used = u.used, seal = u.seal
 	from unnest($24::smallint[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], $30::bigint[], $31::bigint[],
-		$32::bigint[], $33::bigint[]) as u(bucket, id, total, held, pending, debt, stripe_debt, seq, at, version)
+		$32::bigint[], $33::bigint[], $38::bigint[], $39::bytea[]) as u(bucket, id, total, held, pending, debt, stripe_debt, seq, at, version, used, seal)
 	where w.bucket = u.bucket and w.id = u.id and (u.version = -1 or w.version = u.version)
 	returning 1
 )
@@ -203,26 +214,27 @@ func (p *posting) args() []any {
 		}
 		return cols
 	}
-	ei, et := ints(9, ne), texts(8, ne)
+	ei, et, seals := ints(10, ne), texts(9, ne), make(sealArray, ne)
 	var parts []byte
 	for i := range p.entries {
 		e := &p.entries[i]
 		parts = e.Parts.appendTo(parts[:0])
-		for c, v := range [...]int64{int64(e.Bucket), e.Seq, e.Amount, e.Held, e.BalanceAfter, e.HeldAfter, e.PendingAfter, e.Request, e.CreatedAt.UnixMicro()} {
+		for c, v := range [...]int64{int64(e.Bucket), e.Seq, e.Amount, e.Held, e.BalanceAfter, e.HeldAfter, e.PendingAfter, e.Request, e.CreatedAt.UnixMicro(), e.UsedAfter} {
 			ei[c][i] = v
 		}
-		for c, v := range [...]string{e.Wallet, e.ID, e.Type, string(parts), e.Reason, e.RefersTo, e.Key, e.Metadata} {
+		for c, v := range [...]string{e.Wallet, e.ID, e.Type, string(parts), e.Reason, e.RefersTo, e.Key, e.Metadata, e.Rated} {
 			et[c][i] = v
 		}
+		seals[i] = e.Seal
 	}
 	gi, gt, inForce := ints(3, ng), texts(2, ng), make(pq.BoolArray, ng)
 	for i, g := range p.grants {
 		gi[0][i], gi[1][i], gi[2][i] = int64(g.bucket), g.remaining, g.held
 		gt[0][i], gt[1][i], inForce[i] = g.id, g.status, g.inForce
 	}
-	wi, wt := ints(9, nw), texts(1, nw)
+	wi, wt, walletSeals := ints(10, nw), texts(1, nw), make(sealArray, nw)
 	for i, w := range p.wallets {
-		wt[0][i] = w.ID
+		wt[0][i], walletSeals[i], wi[9][i] = w.ID, w.Seal, w.Used
 		wi[8][i] = -1
 		if p.fenced {
 			wi[8][i] = w.Version
@@ -235,6 +247,7 @@ func (p *posting) args() []any {
 		ei[0], et[0], ei[1], et[1], et[2], ei[2], ei[3], ei[4], ei[5], ei[6], et[3], et[4], et[5], et[6], ei[7], et[7], ei[8],
 		gi[0], gt[0], gi[1], gi[2], gt[1], inForce,
 		wi[0], wt[0], wi[1], wi[2], wi[3], wi[4], wi[5], wi[6], wi[7], wi[8], nw,
+		ei[9], et[8], seals, wi[9], walletSeals,
 	}
 }
 
@@ -266,6 +279,27 @@ func (a textArray) Value() (driver.Value, error) {
 	}
 	buf.WriteByte('}')
 	return buf.String(), nil
+}
+
+// sealArray is an array of bytea as PostgreSQL reads it; nil is null.
+type sealArray [][]byte
+
+// Value writes the array.
+func (a sealArray) Value() (driver.Value, error) {
+	buf := make([]byte, 0, 2+len(a)*70)
+	buf = append(buf, '{')
+	for i, seal := range a {
+		if i > 0 {
+			buf = append(buf, ',')
+		}
+		if seal == nil {
+			buf = append(buf, "null"...)
+			continue
+		}
+		buf = append(buf, `"\\x`...)
+		buf = append(hex.AppendEncode(buf, seal), '"')
+	}
+	return string(append(buf, '}')), nil
 }
 
 // empty reports whether there is nothing to write.

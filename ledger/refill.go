@@ -6,12 +6,16 @@ import (
 )
 
 // below is the balance below which the rule acts, in steps.
-func (r *Rule) below() int64 {
+func (r *Rule) below(w *Wallet) int64 {
 	if r.Threshold != nil {
 		return *r.Threshold
 	}
-	// available < full × percent / 100, in whole steps: below the ceiling of the right side.
-	n := new(big.Int).Mul(big.NewInt(r.FullAmount), big.NewInt(int64(deref(r.ThresholdPercent))))
+	return percentOf(w.FullAmount, deref(r.ThresholdPercent))
+}
+
+// percentOf is the balance below which less than that percent of full is left: in whole steps, the ceiling.
+func percentOf(full int64, percent int16) int64 {
+	n := new(big.Int).Mul(big.NewInt(full), big.NewInt(int64(percent)))
 	n.Add(n, big.NewInt(99)).Div(n, big.NewInt(100))
 	return n.Int64()
 }
@@ -58,28 +62,28 @@ const spentSQL = `select coalesce(sum(charge), 0)::bigint from topups where buck
 const inFlightSQL = `select exists (select from topups where bucket = $1 and wallet_id = $2
 	and status in ('pending', 'processing', 'action_required'))`
 
-// filled notes what is available right after credit came in force, which a threshold in percent is of,
-// and looks at the rule again.
+// filled notes what is available right after credit came in force, which thresholds in percent are of,
+// and looks at what follows from the balance.
 func (t *tx) filled(w *Wallet) error {
-	if err := t.exec(`update topup_rules set full_amount = $3 where bucket = $1 and wallet_id = $2 and threshold_percent is not null`,
-		w.Bucket, w.ID, max(w.Available(), 0)); err != nil {
+	w.FullAmount = max(w.Available(), 0)
+	if err := t.exec(`update wallets set full_amount = $3, version = version + 1 where bucket = $1 and id = $2`,
+		w.Bucket, w.ID, w.FullAmount); err != nil {
+		return err
+	}
+	if err := t.watch(w, true); err != nil { // alerts in percent are measured by it
 		return err
 	}
 	return t.rearm(w)
 }
 
-// lastFull finds out for a new rule what filled would have noted.
-func (t *tx) lastFull(w *Wallet) error {
-	return t.exec(`update topup_rules set full_amount = greatest(0, coalesce((
-			select balance_after - held_after from entries
-			where bucket = $1 and wallet_id = $2 and type in ('grant', 'stripe_balance') and amount > 0 order by seq desc limit 1), 0))
-		where bucket = $1 and wallet_id = $2`, w.Bucket, w.ID)
-}
-
-// rearm looks at a locked wallet's rule anew: it arms it, leaves it unarmed, or, where the balance is below
-// the threshold, intends a top-up or pauses the rule at its cap. It runs in the same commit as whatever
-// moved the balance, so no look is late and no two race.
+// rearm draws what follows from a locked wallet's balance: alerts that begin or end, and its auto top-up
+// rule, which it arms, leaves unarmed, or, where the balance is below the threshold, has intend a top-up or
+// pause at its cap. It runs in the same commit as whatever moved the balance, so no look is late and no two
+// race.
 func (t *tx) rearm(w *Wallet) error {
+	if err := t.alert(w); err != nil {
+		return err
+	}
 	below, err := t.refill(w)
 	if err != nil {
 		return err
@@ -94,7 +98,7 @@ func (t *tx) rearm(w *Wallet) error {
 // refill decides: below is the balance at which the wallet is to be looked at again, nil for not armed.
 func (t *tx) refill(w *Wallet) (below *int64, err error) {
 	r, found, err := t.rule(w)
-	if err != nil || !found || !r.Enabled || w.Status != "active" {
+	if err != nil || !found || !r.Enabled || !w.active() {
 		return nil, err
 	}
 	if deref(r.PauseReason) != "" && deref(r.PauseReason) != PauseSpendCap {
@@ -118,7 +122,7 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 		}
 	}
 	have := w.Available() + w.Pending
-	limit := r.below()
+	limit := r.below(w)
 	amount, charge, ok := r.size(have, w.Scale, p)
 	if have >= limit || !ok {
 		return &limit, t.unpauseCap(&r)

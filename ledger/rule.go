@@ -13,7 +13,6 @@ type Rule struct {
 	Enabled            bool       `db:"enabled"`
 	Threshold          *int64     `db:"threshold"`
 	ThresholdPercent   *int16     `db:"threshold_percent"`
-	FullAmount         int64      `db:"full_amount"`
 	Amount             *int64     `db:"amount"`
 	Target             *int64     `db:"target"`
 	CapAmount          *int64     `db:"cap_amount"`
@@ -33,7 +32,7 @@ type Rule struct {
 	UpdatedAt          time.Time  `db:"updated_at"`
 }
 
-const ruleColumns = `bucket, wallet_id, enabled, threshold, threshold_percent, full_amount, amount, target, cap_amount, cap_currency,
+const ruleColumns = `bucket, wallet_id, enabled, threshold, threshold_percent, amount, target, cap_amount, cap_currency,
 	cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
 	pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at`
 
@@ -234,11 +233,6 @@ func (l *Ledger) PutRule(ctx context.Context, walletID string, in RuleInput) (Wa
 				return err
 			}
 		}
-		if rule.ThresholdPercent != nil {
-			if err := t.lastFull(locked); err != nil {
-				return err
-			}
-		}
 		if err := t.rearm(locked); err != nil {
 			return err
 		}
@@ -268,19 +262,19 @@ func (t *tx) rule(w *Wallet) (r Rule, found bool, err error) {
 }
 
 func (t *tx) saveRule(r Rule) error {
-	return t.exec(`insert into topup_rules (bucket, wallet_id, enabled, threshold, threshold_percent, full_amount, amount, target,
+	return t.exec(`insert into topup_rules (bucket, wallet_id, enabled, threshold, threshold_percent, amount, target,
 			cap_amount, cap_currency, cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
 			pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 		on conflict (bucket, wallet_id) do update set enabled = excluded.enabled, threshold = excluded.threshold,
-			threshold_percent = excluded.threshold_percent, full_amount = excluded.full_amount, amount = excluded.amount,
+			threshold_percent = excluded.threshold_percent, amount = excluded.amount,
 			target = excluded.target, cap_amount = excluded.cap_amount, cap_currency = excluded.cap_currency,
 			cap_interval = excluded.cap_interval, mode = excluded.mode, settlement = excluded.settlement,
 			payment_method = excluded.payment_method, grant_kind = excluded.grant_kind, grant_priority = excluded.grant_priority,
 			grant_expires_in_days = excluded.grant_expires_in_days, pause_reason = excluded.pause_reason,
 			pause_since = excluded.pause_since, pause_until = excluded.pause_until, pause_method = excluded.pause_method,
 			pause_topup = excluded.pause_topup, updated_at = excluded.updated_at`,
-		r.Bucket, r.Wallet, r.Enabled, r.Threshold, r.ThresholdPercent, r.FullAmount, r.Amount, r.Target,
+		r.Bucket, r.Wallet, r.Enabled, r.Threshold, r.ThresholdPercent, r.Amount, r.Target,
 		r.CapAmount, r.CapCurrency, r.CapInterval, r.Mode, r.Settlement, r.PaymentMethod, r.GrantKind, r.GrantPriority, r.GrantExpiresInDays,
 		r.PauseReason, r.PauseSince, r.PauseUntil, r.PauseMethod, r.PauseTopup, t.now)
 }

@@ -27,11 +27,18 @@ type Wallet struct {
 	EnteredAt      time.Time  `db:"entered_at"`
 	TurnsAt        *time.Time `db:"turns_at"`
 	RefillBelow    *int64     `db:"refill_below"`
+	Used           int64      `db:"used"`        // usage so far; may wrap around: only differences mean something
+	Seal           []byte     `db:"seal"`        // of the last entry
+	Barred         bool       `db:"barred"`      // its customer is frozen or deleted
+	FullAmount     int64      `db:"full_amount"` // available right after credit last came in force
+	AlertState     string     `db:"alert_state"`
+	QuietFrom      *int64     `db:"quiet_from"`
+	QuietBelow     *int64     `db:"quiet_below"`
 	CreatedAt      time.Time  `db:"created_at"`
 }
 
 const walletColumns = `bucket, id, customer_id, asset, scale, scope, status, total, held, pending, debt, stripe_debt,
-	overdraft_limit, seq, version, entered_at, turns_at, refill_below, created_at`
+	overdraft_limit, seq, version, entered_at, turns_at, refill_below, used, seal, barred, full_amount, alert_state, quiet_from, quiet_below, created_at`
 
 // Available is what the next debit may spend, without the overdraft limit; below zero while there is debt.
 func (w *Wallet) Available() int64 { return w.Total - w.Held }
@@ -46,6 +53,15 @@ func (w *Wallet) Balance() Balance {
 	return Balance{Available: w.Available(), Held: w.Held, Pending: w.Pending, Total: w.Total}
 }
 
+// active reports whether credit may be spent from the wallet now.
+func (w *Wallet) active() bool { return w.Status == "active" && !w.Barred }
+
+// calls reports whether there is more to do after the wallet's balance moved: an alert begins or ends, or
+// credit is to be bought.
+func (w *Wallet) calls(available int64) bool {
+	return w.loud(available) || w.RefillBelow != nil && available+w.Pending < *w.RefillBelow
+}
+
 func (w *Wallet) ref() Ref { return Ref{w.Bucket, w.Customer} }
 
 // Spends reports whether usage may be paid from the wallet.
@@ -57,6 +73,7 @@ type WalletInput struct {
 	Asset     string
 	Scope     string // "" is all
 	Overdraft Decimal
+	Alerts    []AlertInput
 }
 
 // CreateWallet makes a wallet. One customer has at most one for each asset and scope.
@@ -81,6 +98,10 @@ func (l *Ledger) CreateWallet(ctx context.Context, in WalletInput, once Once) (w
 	if overdraft < 0 {
 		return Wallet{}, false, refuse(CodeInvalid, "overdraft_limit", "overdraft_limit can't be below zero")
 	}
+	alerts, err := alertsOf(in.Alerts, asset.Scale, asset.Code)
+	if err != nil {
+		return Wallet{}, false, err
+	}
 	once.Bucket = c.Bucket
 	err = l.inTx(ctx, func(t *tx) error {
 		if _, replayed, err = t.claim(once, in.Asset+" "+in.Scope); err != nil || replayed {
@@ -89,11 +110,18 @@ func (l *Ledger) CreateWallet(ctx context.Context, in WalletInput, once Once) (w
 		if err := t.mirrorAsset(c.Ref, asset); err != nil {
 			return err
 		}
-		err := t.insertWallet(c.Ref, asset, in.Scope, overdraft)
-		if violates(err, "wallets_one_per_scope") {
+		id, err := t.insertWallet(c.Ref, asset, in.Scope, overdraft)
+		if err != nil {
+			return err
+		}
+		if id == "" {
 			return refuse(CodeState, "asset", "customer %s has a wallet of %s with scope %s already", c.ID, asset.Code, in.Scope)
 		}
-		return err
+		w, err := t.lockWallet(c.Bucket, id)
+		if err != nil {
+			return err
+		}
+		return t.setAlerts(w, alerts)
 	})
 	if err != nil {
 		return Wallet{}, false, err
@@ -107,14 +135,20 @@ func (l *Ledger) CreateWallet(ctx context.Context, in WalletInput, once Once) (w
 	return Wallet{}, replayed, err
 }
 
-func (t *tx) insertWallet(ref Ref, asset Asset, scope string, overdraft int64) error {
-	// Another wallet may change which one usage is paid from.
-	if err := t.exec(`update wallets set version = version + 1 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
-		return err
+// insertWallet makes a wallet and answers its id, "" when the customer has one of that asset and scope.
+func (t *tx) insertWallet(ref Ref, asset Asset, scope string, overdraft int64) (id string, err error) {
+	w := Wallet{OverdraftLimit: overdraft}
+	state, from, below := w.quiet(nil)
+	_, err = t.get(&id, `insert into wallets (bucket, id, customer_id, asset, scale, scope, overdraft_limit, barred, alert_state, quiet_from, quiet_below,
+			entered_at, created_at)
+		select $1, $2, c.id, $4, $5, $6, $7, c.status <> 'active', $8, $9, $10, $11, $11 from customers c where c.bucket = $1 and c.id = $3 for share
+		on conflict do nothing returning id`,
+		ref.Bucket, t.l.ids.newID("wal_", ref.Bucket, t.now), ref.ID, asset.Code, asset.Scale, scope, overdraft, state, from, below, t.now)
+	if err != nil {
+		return "", err
 	}
-	return t.exec(`insert into wallets (bucket, id, customer_id, asset, scale, scope, overdraft_limit, entered_at, created_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $8)`,
-		ref.Bucket, t.l.ids.newID("wal_", ref.Bucket, t.now), ref.ID, asset.Code, asset.Scale, scope, overdraft, t.now)
+	// Another wallet may change which one usage is paid from.
+	return id, t.exec(`update wallets set version = version + 1 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID)
 }
 
 // stepsOf is an amount in steps of an asset, or the refusal that names its field.
@@ -226,7 +260,7 @@ func usageWallets(wallets []*Wallet, customer, asset string) ([]*Wallet, error) 
 func payer(wallets []*Wallet, amount int64) (*Wallet, error) {
 	var active []*Wallet
 	for _, w := range wallets {
-		if w.Status == "active" {
+		if w.active() {
 			if w.Available() >= amount {
 				return w, nil
 			}
@@ -252,6 +286,7 @@ func payer(wallets []*Wallet, amount int64) (*Wallet, error) {
 type WalletChange struct {
 	Overdraft *Decimal
 	Status    *string // active, frozen, closed
+	Alerts    *[]AlertInput
 }
 
 // ChangeWallet changes a wallet. A closed one has nothing left in it and stays closed.
@@ -275,8 +310,20 @@ func (l *Ledger) ChangeWallet(ctx context.Context, id string, in WalletChange) (
 			locked.Bucket, locked.ID, locked.OverdraftLimit, locked.Status); err != nil {
 			return err
 		}
+		if in.Alerts != nil {
+			alerts, err := alertsOf(*in.Alerts, w.Scale, w.Asset)
+			if err != nil {
+				return err
+			}
+			if err := t.setAlerts(locked, alerts); err != nil {
+				return err
+			}
+		} else if err := t.watch(locked, true); err != nil { // the overdraft is part of what there is to spend
+			return err
+		}
+		err = t.rearm(locked)
 		w = *locked
-		return t.rearm(locked)
+		return err
 	})
 	return w, err
 }

@@ -37,8 +37,8 @@ func TestConcurrentStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 4 {
-		t.Errorf("%d migrations applied, there are 4", applied)
+	if applied != 6 {
+		t.Errorf("%d migrations applied, there are 6", applied)
 	}
 	ledgertest.New(t, ledger.Options{URL: url})
 }
