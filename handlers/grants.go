@@ -50,6 +50,7 @@ func (s *Server) postGrant(c *call) error {
 	var in struct {
 		Customer       *string           `json:"customer"`
 		Asset          *string           `json:"asset"`
+		Wallet         *string           `json:"wallet"`
 		Amount         *string           `json:"amount"`
 		Kind           *string           `json:"kind"`
 		Priority       *int16            `json:"priority"`
@@ -71,10 +72,10 @@ func (s *Server) postGrant(c *call) error {
 	if deref(in.Customer) == "" {
 		return missing("customer")
 	}
-	if err := filled(field{"asset", in.Asset}, field{"kind", in.Kind}, field{"covers", in.Covers}); err != nil {
+	if err := filled(field{"asset", in.Asset}, field{"wallet", in.Wallet}, field{"kind", in.Kind}, field{"covers", in.Covers}); err != nil {
 		return err
 	}
-	want := ledger.GrantInput{Customer: *in.Customer, Asset: deref(in.Asset), Kind: deref(in.Kind), Priority: ledger.DefaultPriority,
+	want := ledger.GrantInput{Customer: *in.Customer, Asset: deref(in.Asset), Wallet: deref(in.Wallet), Kind: deref(in.Kind), Priority: ledger.DefaultPriority,
 		Covers: deref(in.Covers), Reason: deref(in.Reason), Cost: in.Cost}
 	if in.Priority != nil {
 		want.Priority = *in.Priority
@@ -91,7 +92,7 @@ func (s *Server) postGrant(c *call) error {
 	if want.Metadata, err = metadata(in.Metadata); err != nil {
 		return err
 	}
-	if err := texts("customer", want.Customer, "asset", want.Asset, "reason", want.Reason); err != nil {
+	if err := texts("customer", want.Customer, "asset", want.Asset, "wallet", want.Wallet, "reason", want.Reason); err != nil {
 		return err
 	}
 	key, err := c.key(in.IdempotencyKey)

@@ -54,6 +54,7 @@ func (s *Server) postTopup(c *call) error {
 	var in struct {
 		Customer       *string `json:"customer"`
 		Asset          *string `json:"asset"`
+		Wallet         *string `json:"wallet"`
 		Amount         *string `json:"amount"`
 		Mode           *string `json:"mode"`
 		PaymentMethod  *string `json:"payment_method"`
@@ -65,16 +66,16 @@ func (s *Server) postTopup(c *call) error {
 	if deref(in.Customer) == "" {
 		return missing("customer")
 	}
-	if err := filled(field{"asset", in.Asset}, field{"mode", in.Mode}, field{"payment_method", in.PaymentMethod}); err != nil {
+	if err := filled(field{"asset", in.Asset}, field{"wallet", in.Wallet}, field{"mode", in.Mode}, field{"payment_method", in.PaymentMethod}); err != nil {
 		return err
 	}
-	want := ledger.TopupInput{Customer: *in.Customer, Asset: deref(in.Asset), Mode: deref(in.Mode), PaymentMethod: deref(in.PaymentMethod),
+	want := ledger.TopupInput{Customer: *in.Customer, Asset: deref(in.Asset), Wallet: deref(in.Wallet), Mode: deref(in.Mode), PaymentMethod: deref(in.PaymentMethod),
 		MinimumCharge: stripeutil.MinimumCharge}
 	var err error
 	if want.Amount, err = amount("amount", in.Amount); err != nil {
 		return err
 	}
-	if err := texts("customer", want.Customer, "asset", want.Asset, "mode", want.Mode, "payment_method", want.PaymentMethod); err != nil {
+	if err := texts("customer", want.Customer, "asset", want.Asset, "wallet", want.Wallet, "mode", want.Mode, "payment_method", want.PaymentMethod); err != nil {
 		return err
 	}
 	key, err := c.key(in.IdempotencyKey)
@@ -85,7 +86,7 @@ func (s *Server) postTopup(c *call) error {
 	if err != nil {
 		return err
 	}
-	request := []string{want.Customer, want.Asset, want.Amount.String(), want.Mode, want.PaymentMethod}
+	request := []string{want.Customer, want.Asset, want.Amount.String(), want.Mode, want.PaymentMethod, want.Wallet}
 	return s.once(c, key, ref.Bucket, request, func(once ledger.Once) (int, any, error) {
 		top, replayed, err := s.Ledger.CreateTopup(c.ctx(), want, once)
 		if err != nil {

@@ -99,7 +99,7 @@ var invariants = []struct{ name, query string }{
 		where (f.status = 'done' or b.id is not null) and (f.id is null or b.id is null or b.amount <> f.amount or f.status <> 'done')`},
 	{"no transaction is booked twice as credit", `
 		select refers_to, format('%s entries', count(*)) from entries where type = 'stripe_balance'
-		group by bucket, refers_to having count(*) > 1`},
+		group by bucket, wallet_id, refers_to having count(*) > 1`},
 }
 
 // Check looks at every invariant over the whole database and answers what breaks one. It reads one

@@ -43,6 +43,7 @@ var grantKinds = []string{"plan", "promotional", "adjustment", "purchased"}
 type GrantInput struct {
 	Customer    string
 	Asset       string // "" is the default asset
+	Wallet      string // "" is the one that the rule says, of walletFor
 	Amount      Decimal
 	Kind        string
 	Priority    int16
@@ -106,6 +107,9 @@ func (l *Ledger) Grant(ctx context.Context, in GrantInput, once Once) (g Grant, 
 	if err := in.check(l.Now()); err != nil {
 		return Grant{}, false, err
 	}
+	if in.Asset, err = l.assetOf(ctx, in.Asset, in.Wallet); err != nil {
+		return Grant{}, false, err
+	}
 	c, asset, err := l.assetFor(ctx, in.Customer, in.Asset)
 	if err != nil {
 		return Grant{}, false, err
@@ -123,7 +127,7 @@ func (l *Ledger) Grant(ctx context.Context, in GrantInput, once Once) (g Grant, 
 		if id, replayed, err = t.claim(once, l.ids.newID("grt_", c.Bucket, t.now)); err != nil || replayed {
 			return err
 		}
-		w, err := t.walletFor(c.Ref, asset)
+		w, err := t.creditWallet(in.Wallet, c.Ref, asset, scopesFor(in.Covers))
 		if err != nil {
 			return err
 		}
@@ -143,6 +147,15 @@ func (l *Ledger) Grant(ctx context.Context, in GrantInput, once Once) (g Grant, 
 	}
 	g, err = l.GrantByID(ctx, id)
 	return g, replayed, err
+}
+
+// assetOf is the asset that was said, or where none was, that of the wallet that was.
+func (l *Ledger) assetOf(ctx context.Context, asset, wallet string) (string, error) {
+	if asset != "" || wallet == "" {
+		return asset, nil
+	}
+	w, err := l.Wallet(ctx, wallet)
+	return w.Asset, err
 }
 
 // assetFor finds the customer and the asset, and refuses an asset priced in another currency than the one
@@ -166,15 +179,31 @@ func (l *Ledger) assetFor(ctx context.Context, customer, asset string) (Customer
 	return c, a, nil
 }
 
-// walletFor locks the customer's wallet for new credit of an asset: scope all before usage before
-// invoices. Where there is none, one is made.
-func (t *tx) walletFor(ref Ref, asset Asset) (*Wallet, error) {
+// The scopes of the wallets that new credit goes to, the first that there is. Credit that pays usage alone would be
+// stuck in a wallet for invoices, and what Stripe gives or takes is never of one that Stripe does not see.
+var (
+	scopesForUsage  = textArray{"all", "usage"}
+	scopesForCredit = textArray{"all", "usage", "invoices"}
+	scopesAtStripe  = textArray{"all", "invoices"}
+)
+
+func scopesFor(covers string) textArray {
+	if covers == "usage" {
+		return scopesForUsage
+	}
+	return scopesForCredit
+}
+
+// walletFor locks the customer's wallet for new credit of an asset: the first by scope that there is. Where there
+// is none, one of scope all is made.
+func (t *tx) walletFor(ref Ref, asset Asset, scopes textArray) (*Wallet, error) {
 	if err := t.mirrorAsset(ref, asset); err != nil {
 		return nil, err
 	}
-	const find = `select id from wallets where bucket = $1 and customer_id = $2 and asset = $3 and status <> 'closed' order by scope limit 1`
+	const find = `select id from wallets where bucket = $1 and customer_id = $2 and asset = $3 and status <> 'closed' and scope = any($4)
+		order by array_position($4::text[], scope) limit 1`
 	var id string
-	found, err := t.get(&id, find, ref.Bucket, ref.ID, asset.Code)
+	found, err := t.get(&id, find, ref.Bucket, ref.ID, asset.Code, scopes)
 	if err != nil {
 		return nil, err
 	}
@@ -183,11 +212,38 @@ func (t *tx) walletFor(ref Ref, asset Asset) (*Wallet, error) {
 		if _, err := t.insertWallet(ref, asset, "all", 0); err != nil {
 			return nil, err
 		}
-		if _, err := t.get(&id, find, ref.Bucket, ref.ID, asset.Code); err != nil {
+		if _, err := t.get(&id, find, ref.Bucket, ref.ID, asset.Code, scopes); err != nil {
 			return nil, err
 		}
 	}
 	return t.lockWallet(ref.Bucket, id)
+}
+
+// creditWallet locks the wallet that new credit was said to go to, or, with "", the one that the rule says.
+func (t *tx) creditWallet(id string, ref Ref, asset Asset, scopes textArray) (*Wallet, error) {
+	if id == "" {
+		return t.walletFor(ref, asset, scopes)
+	}
+	if bucket, ok := bucketOfID("wal_", id); !ok || bucket != ref.Bucket {
+		return nil, noWallet(id)
+	}
+	if err := t.mirrorAsset(ref, asset); err != nil {
+		return nil, err
+	}
+	w, err := t.lockWallet(ref.Bucket, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case w.Customer != ref.ID:
+		return nil, noWallet(id)
+	case w.Asset != asset.Code:
+		return nil, refuse(CodeInvalid, "wallet", "wallet %s counts %s, not %s", id, w.Asset, asset.Code)
+	case w.Status == "closed":
+		return nil, refuse(CodeState, "wallet", "wallet %s is closed", id)
+	case !slices.Contains(scopes, w.Scope):
+		return nil, refuse(CodeInvalid, "wallet", "wallet %s pays invoices alone, and this credit pays usage alone", id)
+	}
+	return w, nil
 }
 
 // give writes a new confirmed grant on a locked wallet and, unless it begins later, brings it in force.

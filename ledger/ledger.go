@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -206,7 +207,7 @@ type tx struct {
 }
 
 // transactionTries bounds how often a transaction that lost to another is run.
-const transactionTries = 3
+const transactionTries = 5
 
 // inTx runs f in one transaction, again when the database says that it lost to another, and tells what
 // changed after the commit.
@@ -217,6 +218,11 @@ func (l *Ledger) inTx(ctx context.Context, f func(*tx) error) error {
 			return err
 		}
 		l.log.Debug("transaction runs again", "try", try+1, "error", err)
+		select { // not in step with the one that it lost to
+		case <-ctx.Done():
+			return err
+		case <-time.After(rand.N(5 * time.Millisecond << try)):
+		}
 	}
 	return err
 }

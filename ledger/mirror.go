@@ -203,8 +203,7 @@ func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref, note bool) ([]Ref, e
 			bs, ws, seqs = append(bs, int64(r.Bucket)), append(ws, r.Wallet), append(seqs, r.Seq)
 		}
 	}
-	_, err = l.db.ExecContext(ctx, `update wallets w set mirrored_seq = u.seq from unnest($1::smallint[], $2::text[], $3::bigint[]) u(bucket, id, seq)
-		where w.bucket = u.bucket and w.id = u.id and w.mirrored_seq < u.seq`, bs, ws, seqs)
+	_, err = l.db.ExecContext(ctx, mirroredSQL, bs, ws, seqs)
 	return out, err
 }
 
@@ -286,13 +285,20 @@ func seqsOf(wallets []shown) map[string]int64 {
 
 // mirrored notes that Stripe shows each wallet as of an entry.
 func (t *tx) mirrored(bucket int16, seqs map[string]int64) error {
-	ids, to := make(textArray, 0, len(seqs)), make(pq.Int64Array, 0, len(seqs))
+	buckets, ids, to := make(pq.Int64Array, 0, len(seqs)), make(textArray, 0, len(seqs)), make(pq.Int64Array, 0, len(seqs))
 	for id, seq := range seqs {
-		ids, to = append(ids, id), append(to, seq)
+		buckets, ids, to = append(buckets, int64(bucket)), append(ids, id), append(to, seq)
 	}
-	return t.exec(`update wallets w set mirrored_seq = u.seq from unnest($2::text[], $3::bigint[]) u(id, seq)
-		where w.bucket = $1 and w.id = u.id and w.mirrored_seq < u.seq`, bucket, ids, to)
+	return t.exec(mirroredSQL, buckets, ids, to)
 }
+
+// mirroredSQL locks wallets in the one order that everybody locks in, and notes how far Stripe shows them.
+const mirroredSQL = `
+with shown as materialized (
+	select w.bucket, w.id, u.seq from unnest($1::smallint[], $2::text[], $3::bigint[]) u(bucket, id, seq)
+	join wallets w on w.bucket = u.bucket and w.id = u.id and w.mirrored_seq < u.seq
+	order by w.bucket, w.id for update of w)
+update wallets w set mirrored_seq = shown.seq from shown where w.bucket = shown.bucket and w.id = shown.id`
 
 // FlushCalled notes when a flush was first called; long after, it is looked up and never sent again.
 func (l *Ledger) FlushCalled(ctx context.Context, f Flush) (time.Time, error) {

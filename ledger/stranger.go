@@ -56,10 +56,18 @@ func (t *tx) importOne(m *Mirror, s StripeTransaction) (booked bool, err error) 
 	if err != nil || !fresh || s.Amount == 0 {
 		return false, err
 	}
-	w, p, err := t.mirroredWallet(m)
+	asset, err := t.mirroredAsset(m)
 	if err != nil {
 		return false, err
 	}
+	if err := t.lockWallets(m.Ref()); err != nil { // it may take from two
+		return false, err
+	}
+	w, err := t.walletFor(m.Ref(), asset, scopesAtStripe)
+	if err != nil {
+		return false, err
+	}
+	p, _ := asset.price()
 	if s.Amount < 0 {
 		err = t.strangerGave(w, p, s)
 	} else {
@@ -68,30 +76,28 @@ func (t *tx) importOne(m *Mirror, s StripeTransaction) (booked bool, err error) 
 	return true, err
 }
 
-// mirroredWallet locks the wallet that what strangers do to the balance in Stripe is booked on: the one of
-// the currency itself, else of the default asset where it is priced in it, else a new one.
-func (t *tx) mirroredWallet(m *Mirror) (*Wallet, price, error) {
+// mirroredAsset is the one in which what strangers do to the balance in Stripe is booked: the currency itself, else
+// the default asset where it is priced in it.
+func (t *tx) mirroredAsset(m *Mirror) (Asset, error) {
 	asset, err := t.asset(m.Currency)
 	if err != nil {
-		return nil, price{}, err
+		return Asset{}, err
 	}
 	byDefault, err := t.asset(t.l.defaultAsset)
 	if err != nil {
-		return nil, price{}, err
+		return Asset{}, err
 	}
 	if byDefault.Currency == m.Currency && byDefault.Code != asset.Code {
 		var own bool
 		if _, err := t.get(&own, `select exists (select from wallets where bucket = $1 and customer_id = $2 and asset = $3)`,
 			m.Bucket, m.Customer, asset.Code); err != nil {
-			return nil, price{}, err
+			return Asset{}, err
 		}
 		if !own {
 			asset = byDefault
 		}
 	}
-	p, _ := asset.price()
-	w, err := t.walletFor(m.Ref(), asset)
-	return w, p, err
+	return asset, nil
 }
 
 func (t *tx) strangerGave(w *Wallet, p price, s StripeTransaction) error {
@@ -118,12 +124,36 @@ func (t *tx) strangerGave(w *Wallet, p price, s StripeTransaction) error {
 }
 
 // strangerTook books credit that Stripe has spent, on an invoice or by hand: from the grants that may pay
-// invoices, and beyond them as debt that Stripe shows too.
+// invoices, those of a wallet for invoices before those of w, which pays for everything, and beyond them as debt that
+// Stripe shows too.
 func (t *tx) strangerTook(w *Wallet, p price, s StripeTransaction) error {
 	amount, ok := p.buys(s.Amount, w.Scale)
 	if !ok {
 		return fmt.Errorf("balance transaction %s takes more than %s can count", s.ID, w.Asset)
 	}
+	if w.Scope == "all" {
+		var id string
+		found, err := t.get(&id, `select id from wallets where bucket = $1 and customer_id = $2 and asset = $3 and scope = 'invoices' and status <> 'closed'`,
+			w.Bucket, w.Customer, w.Asset)
+		if err != nil {
+			return err
+		}
+		if found {
+			first, err := t.lockWallet(w.Bucket, id)
+			if err != nil {
+				return err
+			}
+			some := max(min(amount, first.Available()), 0)
+			if err := t.spentAtStripe(first, some, s); err != nil {
+				return err
+			}
+			amount -= some
+		}
+	}
+	return t.spentAtStripe(w, amount, s)
+}
+
+func (t *tx) spentAtStripe(w *Wallet, amount int64, s StripeTransaction) error {
 	if amount == 0 {
 		return nil
 	}

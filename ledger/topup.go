@@ -62,6 +62,7 @@ const maxCharge = 999_999_999_999
 // TopupInput buys credit by hand.
 type TopupInput struct {
 	Customer, Asset string
+	Wallet          string // "" is the one that the rule for new credit says
 	Amount          Decimal
 	Mode            string // "" is charge
 	PaymentMethod   string // "" is the customer's default
@@ -70,6 +71,9 @@ type TopupInput struct {
 
 // CreateTopup intends a manual top-up. Its charge is a worker's, or the caller's who leases it.
 func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top Topup, replayed bool, err error) {
+	if in.Asset, err = l.assetOf(ctx, in.Asset, in.Wallet); err != nil {
+		return Topup{}, false, err
+	}
 	c, asset, err := l.assetFor(ctx, in.Customer, in.Asset)
 	if err != nil {
 		return Topup{}, false, err
@@ -103,7 +107,7 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 		if id, replayed, err = t.claim(once, l.ids.newID("top_", c.Bucket, t.now)); err != nil || replayed {
 			return err
 		}
-		w, err := t.walletFor(c.Ref, asset)
+		w, err := t.creditWallet(in.Wallet, c.Ref, asset, scopesForCredit)
 		if err != nil {
 			return err
 		}

@@ -148,7 +148,16 @@ func (t *tx) insertWallet(ref Ref, asset Asset, scope string, overdraft int64) (
 		return "", err
 	}
 	// Another wallet may change which one usage is paid from.
+	if err := t.lockWallets(ref); err != nil {
+		return "", err
+	}
 	return id, t.exec(`update wallets set version = version + 1 where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID)
+}
+
+// lockWallets takes the row locks of all wallets of a customer, in the one order that everybody locks in. Whoever
+// needs more than one takes them so first.
+func (t *tx) lockWallets(ref Ref) error {
+	return t.exec(`select from wallets where bucket = $1 and customer_id = $2 order by id for update`, ref.Bucket, ref.ID)
 }
 
 // stepsOf is an amount in steps of an asset, or the refusal that names its field.

@@ -41,7 +41,10 @@ func TestUsageRefusals(t *testing.T) {
 		{"a step too much", "POST", "/v1/usage", with(debit, "amount", "10.000001"), short},
 		{"all there can be", "POST", "/v1/usage", with(debit, "amount", "9223372036854.775807"), short},
 		{"nothing there", "POST", "/v1/usage", map[string]any{"customer": "poor", "asset": "usd", "amount": "0.000001"}, short},
-		{"a rate card's words, which there is none of yet", "POST", "/v1/usage", with(debit, "quantity", "1"), bad("parameter_unknown", "quantity")},
+		{"a quantity of nothing", "POST", "/v1/usage", with(debit, "quantity", "1"), bad("parameter_missing", "feature")},
+		{"an amount and a feature", "POST", "/v1/usage", with(with(debit, "quantity", "1"), "feature", "f"), bad("parameter_invalid", "amount")},
+		{"a feature without a quantity", "POST", "/v1/usage", map[string]any{"customer": "acme", "feature": "f"}, bad("parameter_missing", "quantity")},
+		{"a feature that there is not", "POST", "/v1/usage", map[string]any{"customer": "acme", "feature": "f", "quantity": "1"}, bad("parameter_invalid", "feature")},
 	})
 	a := w.usage("acme", "10.5")
 	if a.str("error.available") != "10" || a.str("error.required") != "10.5" || a.str("error.auto_topup.state") != "disabled" {
