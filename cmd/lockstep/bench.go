@@ -22,6 +22,8 @@ type benchOptions struct {
 	warmUp                     int // seconds, of all before the first round
 	only, json, dir            string
 	targets                    bool
+	grown                      bool
+	entries                    int // that the tables grow by
 }
 
 func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
@@ -35,6 +37,8 @@ func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 	f.StringVar(&o.json, "json", "", "write all figures to this `file`")
 	f.StringVar(&o.dir, "dir", benchFolder(), "where the embedded PostgreSQL keeps its data for the time: a `folder` on a real disk")
 	f.BoolVar(&o.targets, "targets", false, "fail when a case falls short of its target")
+	f.BoolVar(&o.grown, "grown", false, "measure instead what a debit costs on a wallet with thousands of grants and in tables that have grown")
+	f.IntVar(&o.entries, "entries", 10_000_000, "entries that the tables grow by for -grown")
 	f.BoolVar(&quick, "quick", false, "a short run that shows that all works; its figures mean nothing")
 	f.Usage = func() {
 		fmt.Fprintln(stderr, "Measures debits over HTTP against pgbench on the same PostgreSQL: DATABASE_URL's, or one of its own.")
@@ -59,8 +63,8 @@ func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 			}
 		}
 	}
-	if o.rounds < 1 || o.seconds < 1 || o.customers < 1 {
-		return nil, errors.New("-rounds, -seconds and -customers are at least 1")
+	if o.rounds < 1 || o.seconds < 1 || o.customers < 1 || o.entries < 1 {
+		return nil, errors.New("-rounds, -seconds, -customers and -entries are at least 1")
 	}
 	if len(o.cases()) == 0 {
 		return nil, fmt.Errorf("-only: no case has %q in its name", o.only)
@@ -90,7 +94,11 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 		return err
 	}
 	load := &benchLoad{addr: bed.gateway.addr, key: bed.apiKey, customers: o.customers}
-	failure := measureBench(ctx, o, bed, load, report, stderr)
+	measure := measureBench
+	if o.grown {
+		measure = measureGrown
+	}
+	failure := measure(ctx, o, bed, load, report, stderr)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -142,6 +150,20 @@ func measureBench(ctx context.Context, o *benchOptions, bed *benchBed, load *ben
 	if err := warmUpBench(ctx, o.warmUp, bed, load, progress); err != nil {
 		return err
 	}
+	samples, err := benchRounds(ctx, o, round, bed, load, progress)
+	if err != nil {
+		return err
+	}
+	report.add(nil, samples[nil])
+	for _, c := range o.cases() {
+		report.add(c, samples[c])
+	}
+	return nil
+}
+
+// benchRounds measures each case of a round as often as was asked for.
+func benchRounds(ctx context.Context, o *benchOptions, round []*benchCase, bed *benchBed, load *benchLoad, progress *benchProgress) (map[*benchCase][]benchSample, error) {
+	warm := max(1, o.seconds/5)
 	samples := make(map[*benchCase][]benchSample)
 	for n := range o.rounds {
 		for _, c := range round {
@@ -153,17 +175,13 @@ func measureBench(ctx context.Context, o *benchOptions, bed *benchBed, load *ben
 			sample, err := measureBenchCase(ctx, c, bed, load, warm, o.seconds)
 			if err != nil {
 				done("failed")
-				return err
+				return nil, err
 			}
 			done(fmt.Sprintf("%.0f/s", sample.Rate))
 			samples[c] = append(samples[c], sample)
 		}
 	}
-	report.add(nil, samples[nil])
-	for _, c := range o.cases() {
-		report.add(c, samples[c])
-	}
-	return nil
+	return samples, nil
 }
 
 func measureBenchCase(ctx context.Context, c *benchCase, bed *benchBed, load *benchLoad, warm, seconds int) (benchSample, error) {

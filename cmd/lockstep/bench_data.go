@@ -12,13 +12,18 @@ import (
 	"lockstep/ledger"
 )
 
-// benchHot stands for the number of the one customer that has a hot wallet.
-const benchHot = -1
+// The numbers of the customers that are alone in a case; the others count from 0.
+const (
+	benchHot   = -1
+	benchLive  = -2 // has thousands of small grants to spend
+	benchSpent = -3 // has spent thousands of grants
+	benchFirst = benchSpent
+)
 
 // appendBenchCustomer writes the id of a customer.
 func appendBenchCustomer(buf []byte, n int) []byte {
-	if n == benchHot {
-		return append(buf, "bench-hot"...)
+	if n < 0 {
+		return append(append(buf, "bench-"...), [...]string{"hot", "live", "spent"}[-1-n]...)
 	}
 	return strconv.AppendInt(append(buf, "bench-"...), int64(n), 10)
 }
@@ -89,7 +94,7 @@ func loadBench(ctx context.Context, l *ledger.Ledger, n int) error {
 func makeBenchRows(ctx context.Context, l *ledger.Ledger, n int) (*benchRows, error) {
 	rows := &benchRows{}
 	now := time.Now()
-	for i := benchHot; i < n; i++ {
+	for i := benchFirst; i < n; i++ {
 		ref, err := l.Resolve(ctx, string(appendBenchCustomer(nil, i)))
 		if err != nil {
 			return nil, err
@@ -97,7 +102,7 @@ func makeBenchRows(ctx context.Context, l *ledger.Ledger, n int) (*benchRows, er
 		grant := benchID("grt_", i, ref.Bucket, now)
 		rows.buckets = append(rows.buckets, int64(ref.Bucket))
 		rows.customers = append(rows.customers, ref.ID)
-		rows.stripe = append(rows.stripe, fmt.Sprintf("cus_bench%08d", i-benchHot))
+		rows.stripe = append(rows.stripe, fmt.Sprintf("cus_bench%08d", i-benchFirst))
 		rows.wallets = append(rows.wallets, benchID("wal_", i, ref.Bucket, now))
 		rows.grants = append(rows.grants, grant)
 		rows.entries = append(rows.entries, benchID("ent_", i, ref.Bucket, now))
@@ -109,7 +114,7 @@ func makeBenchRows(ctx context.Context, l *ledger.Ledger, n int) (*benchRows, er
 // benchID makes an id as the ledger makes them: 48 bits of milliseconds, 46 bits of a number, and 6 bits of
 // bucket, five bits a character.
 func benchID(prefix string, n int, bucket int16, now time.Time) string {
-	ms, tail := uint64(now.UnixMilli())&(1<<48-1), uint64(n-benchHot)
+	ms, tail := uint64(now.UnixMilli())&(1<<48-1), uint64(n-benchFirst)
 	hi, lo := ms<<2|tail>>44, tail&(1<<44-1)<<6|uint64(bucket)
 	var out [20]byte
 	for i := 9; i >= 0; i-- {

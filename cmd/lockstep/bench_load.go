@@ -14,7 +14,7 @@ import (
 type benchCase struct {
 	Name        string
 	Connections int
-	Hot         bool    // every event is for the one hot customer
+	One         int     // every event is for this one of the customers below; 0: they are spread over all others
 	Batch       int     // events in a request to /v1/usage/batch; 0: POST /v1/usage
 	Target      float64 // the rate is to be at least so many times the yardstick's; 0: nothing is asked
 }
@@ -22,8 +22,8 @@ type benchCase struct {
 var benchCases = []*benchCase{
 	{Name: "uniform-64", Connections: 64},
 	{Name: "uniform-256", Connections: 256, Target: 1.5},
-	{Name: "hot-64", Connections: 64, Hot: true},
-	{Name: "hot-256", Connections: 256, Hot: true, Target: 2},
+	{Name: "hot-64", Connections: 64, One: benchHot},
+	{Name: "hot-256", Connections: 256, One: benchHot, Target: 2},
 	{Name: "batch-500", Connections: 16, Batch: 500, Target: 4},
 }
 
@@ -41,7 +41,7 @@ type benchRange struct{ from, to int }
 // remembered to tell what must be in the ledger but how many there were.
 type benchWorker struct {
 	id        int
-	hot       bool
+	one       int
 	issued    int
 	unsure    []benchRange // sent, but not acknowledged: the ledger may have them or not
 	latencies []time.Duration
@@ -58,9 +58,9 @@ func benchKey(worker, n int) uint64 {
 }
 
 // benchCustomer is the customer of an event.
-func benchCustomer(hot bool, key uint64, customers int) int {
-	if hot {
-		return benchHot
+func benchCustomer(one int, key uint64, customers int) int {
+	if one != 0 {
+		return one
 	}
 	return int((key >> 8) % uint64(customers))
 }
@@ -124,7 +124,7 @@ func (l *benchLoad) run(ctx context.Context, c *benchCase, warm, measure time.Du
 	var wg sync.WaitGroup
 	for i, conn := range conns {
 		conn.stopBy(r.to.Add(time.Minute)) // a gateway that hangs fails the run
-		workers[i] = &benchWorker{id: len(l.workers), hot: c.Hot, latencies: make([]time.Duration, 0, 4096)}
+		workers[i] = &benchWorker{id: len(l.workers), one: c.One, latencies: make([]time.Duration, 0, 4096)}
 		l.workers = append(l.workers, workers[i])
 		wg.Go(func() { r.work(workers[i], conn) })
 	}
@@ -198,7 +198,7 @@ func (r *benchRun) body(buf []byte, w *benchWorker) []byte {
 func (r *benchRun) event(buf []byte, w *benchWorker, n int) []byte {
 	key := benchKey(w.id, n)
 	buf = append(buf, `{"customer":"`...)
-	buf = appendBenchCustomer(buf, benchCustomer(w.hot, key, r.customers))
+	buf = appendBenchCustomer(buf, benchCustomer(w.one, key, r.customers))
 	buf = append(buf, `","asset":"usd","amount":"`+benchAmount+`","idempotency_key":"`...)
 	buf = appendBenchKey(buf, key, w.id, n)
 	return append(buf, `"}`...)

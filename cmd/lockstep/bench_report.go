@@ -38,6 +38,7 @@ type benchReport struct {
 	Customers int            `json:"customers"`
 	Yardstick benchFigures   `json:"yardstick"`
 	Cases     []benchFigures `json:"cases"`
+	Flat      []benchFlat    `json:"flat,omitempty"`
 	Gateway   float64        `json:"gateway_cpu_seconds"`
 	Books     *benchBooks    `json:"books"`
 }
@@ -115,6 +116,11 @@ func (r *benchReport) missed() error {
 			short = append(short, fmt.Sprintf("%s is %.2f times pgbench, wanted %.2g", f.Case, f.Ratio, f.Target))
 		}
 	}
+	for _, f := range r.Flat {
+		if f.Cost > flatWithin {
+			short = append(short, fmt.Sprintf("a debit on %s costs %.2f times one that is not, wanted at most %.2g", f.Case, f.Cost, flatWithin))
+		}
+	}
 	if len(short) > 0 {
 		return fmt.Errorf("missed: %s", strings.Join(short, "; "))
 	}
@@ -136,6 +142,12 @@ func (r *benchReport) print(w io.Writer) error {
 			wanted = fmt.Sprintf("≥ %.2g", f.Target)
 		}
 		row(f.Case, fmt.Sprintf("%.0f", f.Rate), fmt.Sprintf("%.2f", f.Ratio), wanted, ms(f.P50), ms(f.P99), ms(f.P999))
+	}
+	if len(r.Flat) > 0 {
+		fmt.Fprintf(&text, "\na debit beside one on a fresh wallet: %d grants live or spent; tables grown by %d entries\n", grantsOfOne, r.Flat[0].Entries)
+	}
+	for _, f := range r.Flat {
+		fmt.Fprintf(&text, "%-16s %5.2f × the cost, wanted ≤ %.2g\n", f.Case, f.Cost, flatWithin)
 	}
 	b := r.Books
 	fmt.Fprintf(&text, "\nmedians of %d × %d s, %d customers; PostgreSQL %s, %d cores, %s%s\n"+

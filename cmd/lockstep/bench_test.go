@@ -200,7 +200,7 @@ func TestBenchLoad(t *testing.T) {
 	run := func(c *benchCase) (benchSample, error) {
 		return load.run(t.Context(), c, 20*time.Millisecond, 100*time.Millisecond)
 	}
-	for _, c := range []*benchCase{{Name: "uniform", Connections: 4}, {Name: "hot", Connections: 2, Hot: true}, {Name: "batch", Connections: 2, Batch: 50}} {
+	for _, c := range []*benchCase{{Name: "uniform", Connections: 4}, {Name: "hot", Connections: 2, One: benchHot}, {Name: "batch", Connections: 2, Batch: 50}} {
 		sample, err := run(c)
 		if err != nil || sample.Rate <= 0 || sample.P50 <= 0 || sample.P999 < sample.P50 {
 			t.Errorf("%s: %+v, %v", c.Name, sample, err)
@@ -293,29 +293,44 @@ func TestBenchQuick(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", exe, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	for _, tt := range []struct {
+		args  []string
+		cases int
+		flat  int
+	}{{nil, len(benchCases), 0}, {[]string{"-grown", "-entries=3000", "-customers=50"}, 4, 4}} {
+		r := quickBench(t, exe, filepath.Join(dir, "figures.json"), tt.args)
+		if len(r.Cases) != tt.cases || len(r.Flat) != tt.flat || r.Yardstick.Rate <= 0 || r.Books.Acknowledged == 0 || r.Books.Acknowledged != r.Books.Entries {
+			t.Errorf("%v: %+v", tt.args, r)
+		}
+		for _, f := range r.Cases {
+			if f.Rate <= 0 || f.Ratio <= 0 || f.P99 <= 0 {
+				t.Errorf("%s: %+v", f.Case, f)
+			}
+		}
+		for _, f := range r.Flat {
+			if f.Cost <= 0 {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+}
+
+func quickBench(t *testing.T, exe, figures string, args []string) (r benchReport) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, exe, "bench", "-quick", "-json", filepath.Join(dir, "figures.json"))
+	cmd := exec.CommandContext(ctx, exe, append([]string{"bench", "-quick", "-json", figures}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("bench: %v\n%s", err, out)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("bench %v: %v\n%s", args, err, out)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "figures.json"))
+	text, err := os.ReadFile(figures)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r benchReport
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Cases) != len(benchCases) || r.Yardstick.Rate <= 0 || r.Books.Acknowledged == 0 || r.Books.Acknowledged != r.Books.Entries {
-		t.Errorf("figures:\n%s\n%s", text, out)
-	}
-	for _, f := range r.Cases {
-		if f.Rate <= 0 || f.Ratio <= 0 || f.P99 <= 0 {
-			t.Errorf("%s: %+v", f.Case, f)
-		}
-	}
+	return r
 }

@@ -132,5 +132,5 @@ func (l *benchLoad) event(key string) (w *benchWorker, n int, ok bool) {
 
 // customer is whom a worker's event was for.
 func (l *benchLoad) customer(w *benchWorker, n int) string {
-	return string(appendBenchCustomer(nil, benchCustomer(w.hot, benchKey(w.id, n), l.customers)))
+	return string(appendBenchCustomer(nil, benchCustomer(w.one, benchKey(w.id, n), l.customers)))
 }
