@@ -15,6 +15,8 @@ func Render(subject any) ([]byte, error) {
 		subject = newTopup(v)
 	case *ledger.Wallet:
 		subject = newWallet(v)
+	case *ledger.Clawback:
+		subject = newDispute(v)
 	case *ledger.AlertFired:
 		subject = newFired(v)
 	case *ledger.RuleView:

@@ -80,6 +80,7 @@ var clears = map[string]string{
 	ledger.PauseActionRequired:  "the customer finishes the authentication, another default card is saved in Stripe, or the rule is resumed",
 	ledger.PauseNoPaymentMethod: "a default card is saved in Stripe, or the rule is resumed",
 	ledger.PauseSpendCap:        "the cap's period ends or the cap is raised",
+	ledger.PauseDispute:         "the dispute is closed in Stripe",
 	ledger.PauseManual:          "the rule is resumed",
 }
 

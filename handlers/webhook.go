@@ -55,13 +55,22 @@ func (s *Server) StoreEvent(ctx context.Context, e stripeutil.Event, raw []byte,
 // effects says what each event does: one function an event. An event may come twice, late, early, or not
 // at all; each function is safe against all of that.
 var effects = map[string]func(*Server, context.Context, stripeutil.Event) error{
-	"payment_intent.succeeded":       (*Server).paymentChanged,
-	"payment_intent.processing":      (*Server).paymentChanged,
-	"payment_intent.payment_failed":  (*Server).paymentChanged,
-	"payment_intent.canceled":        (*Server).paymentChanged,
-	"payment_intent.requires_action": (*Server).paymentChanged,
-	"customer.updated":               (*Server).customerUpdated,
-	"customer.deleted":               (*Server).customerDeleted,
+	"payment_intent.succeeded":        (*Server).paymentChanged,
+	"payment_intent.processing":       (*Server).paymentChanged,
+	"payment_intent.payment_failed":   (*Server).paymentChanged,
+	"payment_intent.canceled":         (*Server).paymentChanged,
+	"payment_intent.requires_action":  (*Server).paymentChanged,
+	"customer.updated":                (*Server).customerUpdated,
+	"customer.deleted":                (*Server).customerDeleted,
+	"charge.refunded":                 (*Server).moneyBack,
+	"charge.refund.updated":           (*Server).moneyBack,
+	"refund.created":                  (*Server).moneyBack,
+	"refund.updated":                  (*Server).moneyBack,
+	"charge.dispute.created":          (*Server).moneyBack,
+	"charge.dispute.updated":          (*Server).moneyBack,
+	"charge.dispute.closed":           (*Server).moneyBack,
+	"charge.dispute.funds_withdrawn":  (*Server).moneyBack,
+	"charge.dispute.funds_reinstated": (*Server).moneyBack,
 }
 
 // EventTypes lists the events that have an effect.

@@ -71,6 +71,13 @@ var invariants = []struct{ name, query string }{
 		from (select bucket, refers_to, sum(amount) as amount from entries where type = 'reversal' group by 1, 2) r
 		left join entries d on d.bucket = r.bucket and d.id = 'ent_' || substr(r.refers_to, 5) and d.type = 'debit'
 		where d.id is null or r.amount > -d.amount`},
+	{"no more of a grant was taken back than it was, and each taking is an entry of its refund or dispute", `
+		select grant_id, format('%s taken back of %s, entries %s', taken, g.amount, entries)
+		from (select k.bucket, k.grant_id, sum(k.steps) filter (where not k.returned) as taken, sum(k.steps) as steps,
+				-sum(e.amount) filter (where e.refers_to = k.id and e.type in ('refund', 'dispute')) as entries
+			from clawback_grants k left join entries e on e.bucket = k.bucket and e.id = k.entry_id group by 1, 2) k
+		left join grants g on g.bucket = k.bucket and g.id = k.grant_id
+		where g.id is null or k.taken > g.amount or k.steps is distinct from k.entries`},
 	{"a wallet's pending is its grants that wait for a payment", `
 		select w.id, format('pending %s, grants %s', w.pending, coalesce(sum(g.amount), 0))
 		from wallets w left join grants g on g.bucket = w.bucket and g.wallet_id = w.id and g.status = 'pending'

@@ -104,6 +104,13 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 	if deref(r.PauseReason) != "" && deref(r.PauseReason) != PauseSpendCap {
 		return nil, nil
 	}
+	var disputed bool
+	if _, err := t.get(&disputed, disputedSQL, w.Bucket, w.Customer); err != nil {
+		return nil, err
+	}
+	if disputed {
+		return nil, t.pause(w, &r, PauseDispute, nil, "", "")
+	}
 	var inFlight bool
 	if _, err := t.get(&inFlight, inFlightSQL, w.Bucket, w.ID); err != nil || inFlight {
 		return nil, err

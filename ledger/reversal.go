@@ -92,11 +92,17 @@ func (t *tx) reverse(w *Wallet, d *Debit, id string, asked *Decimal, reason stri
 			parts, amount = append(parts, Part{part.Grant, give}), amount-give
 		}
 	}
-	return t.giveBack(w, d, id, parts, reason)
+	return t.giveBack(w, &back{entryType: "reversal", id: id, refersTo: d.ID, covers: "usage", reason: reason}, parts)
 }
 
-// giveBack books a reversal's parts.
-func (t *tx) giveBack(w *Wallet, d *Debit, id string, parts Parts, reason string) error {
+// back says what entry gives credit back, and of what taking.
+type back struct {
+	entryType, id, refersTo, reason string
+	covers                          string // of what comes back as a grant of its own
+}
+
+// giveBack books credit that is given back to where it was taken from.
+func (t *tx) giveBack(w *Wallet, b *back, parts Parts) error {
 	grants, err := t.grantsOf(w.Bucket, parts)
 	if err != nil {
 		return err
@@ -106,7 +112,7 @@ func (t *tx) giveBack(w *Wallet, d *Debit, id string, parts Parts, reason string
 		total += part.Amount
 		g := grants[part.Grant]
 		if g == nil {
-			if booked, err = t.forgive(p, w, d, id, part.Amount, booked); err != nil {
+			if booked, err = t.forgive(p, w, b, part.Amount, booked); err != nil {
 				return err
 			}
 			continue
@@ -125,7 +131,7 @@ func (t *tx) giveBack(w *Wallet, d *Debit, id string, parts Parts, reason string
 		p.set(g.state())
 		booked = append(booked, part)
 	}
-	p.enter(w, Entry{ID: id, Type: "reversal", Amount: total, Parts: booked, Reason: reason, RefersTo: d.ID})
+	p.enter(w, Entry{ID: b.id, Type: b.entryType, Amount: total, Parts: booked, Reason: b.reason, RefersTo: b.refersTo})
 	for _, part := range ended {
 		p.enter(w, Entry{ID: t.l.ids.newID("ent_", w.Bucket, t.now), Type: "expire", Amount: -part.Amount,
 			Parts: Parts{{part.Grant, -part.Amount}}, Reason: "given back too late", RefersTo: part.Grant})
@@ -139,9 +145,9 @@ func (t *tx) giveBack(w *Wallet, d *Debit, id string, parts Parts, reason string
 	return t.rearm(w)
 }
 
-// forgive gives back what a debit took as debt: less is owed, and what a grant has paid down since comes back
-// as a grant of its own.
-func (t *tx) forgive(p *posting, w *Wallet, d *Debit, id string, amount int64, booked Parts) (Parts, error) {
+// forgive gives back what was taken as debt: less is owed, and what a grant has paid down since comes back as a
+// grant of its own.
+func (t *tx) forgive(p *posting, w *Wallet, b *back, amount int64, booked Parts) (Parts, error) {
 	owed := min(amount, w.Debt-w.StripeDebt)
 	if owed > 0 {
 		booked = append(booked, Part{debtPart, owed})
@@ -151,7 +157,7 @@ func (t *tx) forgive(p *posting, w *Wallet, d *Debit, id string, amount int64, b
 		return booked, nil
 	}
 	g := Grant{Bucket: w.Bucket, ID: t.l.ids.newID("grt_", w.Bucket, t.now), Wallet: w.ID, Amount: paid, Kind: "adjustment",
-		Priority: DefaultPriority, Covers: "usage", Status: "confirmed", EffectiveAt: t.now, Reason: "reversal of " + d.ID, SourceType: "api", SourceID: id}
+		Priority: DefaultPriority, Covers: b.covers, Status: "confirmed", EffectiveAt: t.now, Reason: b.entryType + " of " + b.refersTo, SourceType: "api", SourceID: b.id}
 	if err := t.insertGrant(g); err != nil {
 		return nil, err
 	}

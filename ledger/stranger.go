@@ -179,6 +179,12 @@ func (t *tx) take(p *posting, w *Wallet, amount int64, condition string) (parts 
 	if err != nil {
 		return nil, 0, err
 	}
+	parts, short = takeFrom(p, grants, amount)
+	return parts, short, nil
+}
+
+// takeFrom burns amount from grants in the order given.
+func takeFrom(p *posting, grants []Grant, amount int64) (parts Parts, short int64) {
 	tranches := make([]tranche, len(grants))
 	for i, g := range grants {
 		tranches[i] = tranche{id: g.ID, free: g.Remaining - g.Held}
@@ -195,7 +201,7 @@ func (t *tx) take(p *posting, w *Wallet, amount int64, condition string) (parts 
 			}
 		}
 	}
-	return parts, short, nil
+	return parts, short
 }
 
 // MirrorView is what the ledger can say of a customer's balance in Stripe.

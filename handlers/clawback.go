@@ -1,0 +1,62 @@
+package handlers
+
+import (
+	"context"
+
+	"lockstep/ledger"
+	"lockstep/stripeutil"
+)
+
+// moneyBack follows a payment of which money went back, or came back again. Whatever the event says, all refunds and
+// disputes of the payment are read as they are now: events come twice, late and in any order.
+func (s *Server) moneyBack(ctx context.Context, e stripeutil.Event) error {
+	id := e.PaymentIntentID()
+	if id == "" {
+		return nil // of a payment without a payment intent, which none of ours is
+	}
+	pi, err := s.Stripe.PaymentIntent(ctx, id)
+	if err != nil || pi.Customer == "" {
+		return err
+	}
+	ref, err := s.Ledger.Resolve(ctx, pi.Customer)
+	if ledger.IsCode(err, ledger.CodeNotFound) {
+		return nil // a stranger's
+	}
+	if err != nil {
+		return err
+	}
+	refunds, err := s.Stripe.Refunds(ctx, id)
+	if err != nil {
+		return err
+	}
+	disputes, err := s.Stripe.Disputes(ctx, id)
+	if err != nil {
+		return err
+	}
+	var moves []ledger.MoneyBack
+	for _, r := range refunds {
+		moves = append(moves, ledger.MoneyBack{ID: r.ID, Kind: "refund", Amount: r.Amount, Currency: r.Currency, Status: r.Status, Stands: r.Stands(),
+			Final: r.Status == "failed" || r.Status == "canceled", Created: r.Created})
+	}
+	for _, d := range disputes {
+		moves = append(moves, ledger.MoneyBack{ID: d.ID, Kind: "dispute", Amount: d.Amount, Currency: d.Currency, Status: d.Status, Stands: d.Stands(), Open: d.Open(),
+			Final: d.Status == "won" || d.Status == "lost", Created: d.Created})
+	}
+	return s.Ledger.ClawBack(ctx, ref, id, pi.Metadata[TopupMetadata], pi.AmountReceived, moves)
+}
+
+// disputeJSON is a dispute as events show it.
+type disputeJSON struct {
+	Object        string       `json:"object"`
+	ID            string       `json:"id"`
+	Customer      string       `json:"customer"`
+	PaymentIntent string       `json:"payment_intent"`
+	Amount        ledger.Money `json:"amount"`
+	Status        string       `json:"status"`
+	CreatedAt     string       `json:"created_at"`
+}
+
+func newDispute(c *ledger.Clawback) disputeJSON {
+	return disputeJSON{Object: c.Kind, ID: c.ID, Customer: c.Customer, PaymentIntent: c.PaymentIntent,
+		Amount: ledger.Money{Amount: c.Amount, Currency: c.Currency}, Status: c.Status, CreatedAt: stamp(c.Created)}
+}
