@@ -46,6 +46,24 @@ func newGrant(g *ledger.Grant) grantJSON {
 	return v
 }
 
+// costJSON is money as it is sent: an amount that is left out is not one of zero.
+type costJSON struct {
+	Amount   *int64  `json:"amount"`
+	Currency *string `json:"currency"`
+}
+
+func (c *costJSON) money() (*ledger.Money, error) {
+	switch {
+	case c == nil:
+		return nil, nil
+	case c.Amount == nil:
+		return nil, missing("cost.amount")
+	case c.Currency == nil:
+		return nil, missing("cost.currency")
+	}
+	return &ledger.Money{Amount: *c.Amount, Currency: *c.Currency}, nil
+}
+
 func (s *Server) postGrant(c *call) error {
 	var in struct {
 		Customer       *string           `json:"customer"`
@@ -58,7 +76,7 @@ func (s *Server) postGrant(c *call) error {
 		EffectiveAt    *string           `json:"effective_at"`
 		ExpiresAt      *string           `json:"expires_at"`
 		Reason         *string           `json:"reason"`
-		Cost           *ledger.Money     `json:"cost"`
+		Cost           *costJSON         `json:"cost"`
 		Metadata       map[string]string `json:"metadata"`
 		IdempotencyKey *string           `json:"idempotency_key"`
 	}
@@ -76,7 +94,10 @@ func (s *Server) postGrant(c *call) error {
 		return err
 	}
 	want := ledger.GrantInput{Customer: *in.Customer, Asset: deref(in.Asset), Wallet: deref(in.Wallet), Kind: deref(in.Kind), Priority: ledger.DefaultPriority,
-		Covers: deref(in.Covers), Reason: deref(in.Reason), Cost: in.Cost}
+		Covers: deref(in.Covers), Reason: deref(in.Reason)}
+	if want.Cost, err = in.Cost.money(); err != nil {
+		return err
+	}
 	if in.Priority != nil {
 		want.Priority = *in.Priority
 	}

@@ -55,6 +55,9 @@ func (s *Server) postHold(c *call) error {
 	if deref(in.Customer) == "" {
 		return missing("customer")
 	}
+	if err := filled(field{"asset", in.Asset}); err != nil {
+		return err
+	}
 	want := ledger.HoldInput{Customer: *in.Customer, Asset: deref(in.Asset)}
 	var err error
 	if want.Amount, err = amount("amount", in.Amount); err != nil {
@@ -117,8 +120,11 @@ func (s *Server) captureHold(c *call) error {
 	if err := c.decodeOptional(&in); err != nil {
 		return err
 	}
+	err := filled(field{"on_excess", in.OnExcess})
+	if err != nil {
+		return err
+	}
 	want := ledger.CaptureInput{Final: in.Final, OnExcess: deref(in.OnExcess)}
-	var err error
 	if want.Amount, err = optionalAmount("amount", in.Amount); err != nil {
 		return err
 	}

@@ -6,14 +6,16 @@ import (
 	"strings"
 )
 
-// routes is the table of contents: one line a route, with the scope that a key needs for it.
-func (s *Server) routes() http.Handler {
-	mux := http.NewServeMux()
-	for _, r := range []struct {
-		pattern string
-		scope   string
-		handle  func(*call) error
-	}{
+// route is one method on one path, with the scope that a key needs for it.
+type route struct {
+	pattern string
+	scope   string
+	handle  func(*call) error
+}
+
+// table is the table of contents: one line a route. Each has its operation in the OpenAPI document.
+func (s *Server) table() []route {
+	return []route{
 		{"POST /v1/usage", "usage", s.postUsage},
 		{"POST /v1/usage/batch", "usage", s.postUsageBatch},
 		{"GET /v1/customers/{customer}/check", "usage|read", s.getCheck},
@@ -64,14 +66,32 @@ func (s *Server) routes() http.Handler {
 		{"POST /v1/topups/{id}/cancel", "write", s.cancelTopup},
 
 		{"POST /v1/reconcile", "write", s.postReconcile},
-	} {
+	}
+}
+
+// everybodys are the routes that need no key.
+func (s *Server) everybodys() map[string]http.Handler {
+	open := map[string]http.Handler{
+		"POST /webhooks/stripe": s.open(s.postWebhook),
+		"GET /healthz":          s.plain(http.HandlerFunc(s.healthz)),
+		"GET /readyz":           s.plain(http.HandlerFunc(s.readyz)),
+		"GET /openapi.json":     s.open(s.getDocument),
+		"GET /docs":             s.open(s.getDocs),
+		"GET /docs/docs.css":    s.open(s.getDocsStyle),
+	}
+	if !s.MetricsElsewhere {
+		open["GET /metrics"] = s.plain(s.MetricsHandler())
+	}
+	return open
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range s.table() {
 		mux.Handle(r.pattern, s.api(r.scope, r.handle))
 	}
-	mux.Handle("POST /webhooks/stripe", s.open(s.postWebhook))
-	mux.Handle("GET /healthz", s.plain(http.HandlerFunc(s.healthz)))
-	mux.Handle("GET /readyz", s.plain(http.HandlerFunc(s.readyz)))
-	if !s.MetricsElsewhere {
-		mux.Handle("GET /metrics", s.plain(s.MetricsHandler()))
+	for pattern, h := range s.everybodys() {
+		mux.Handle(pattern, h)
 	}
 	return s.unmatched(mux)
 }

@@ -34,8 +34,9 @@ func TestMain(m *testing.M) {
 }
 
 // A test's world is whole: a gateway with its workers behind HTTP, on a PostgreSQL database of its own, and a
-// simulated Stripe that sends it webhooks. Every request to Stripe is held to Stripe's own description, and
-// when the test ends the invariants of the books and of Stripe are checked. Nothing in it is mocked.
+// simulated Stripe that sends it webhooks. Every request to Stripe is held to Stripe's own description, every
+// request to the gateway and its answer to the gateway's OpenAPI document, and when the test ends the invariants
+// of the books and of Stripe are checked. Nothing in it is mocked.
 type world struct {
 	t     *testing.T
 	sim   *stripesim.Sim
@@ -232,6 +233,7 @@ func (w *world) call(method, path string, body any, headers ...string) answer {
 	d := json.NewDecoder(bytes.NewReader(a.raw))
 	d.UseNumber()
 	_ = d.Decode(&a.m) // a body that is no object has no m
+	judged(w.t, exchange{method, path, req.Header, payload, a})
 	return a
 }
 
