@@ -48,20 +48,18 @@ func newGrant(g *ledger.Grant) grantJSON {
 
 // costJSON is money as it is sent: an amount that is left out is not one of zero.
 type costJSON struct {
-	Amount   *int64  `json:"amount"`
-	Currency *string `json:"currency"`
+	Amount   *int64 `json:"amount"`
+	Currency string `json:"currency"`
 }
 
 func (c *costJSON) money() (*ledger.Money, error) {
-	switch {
-	case c == nil:
+	if c == nil {
 		return nil, nil
-	case c.Amount == nil:
-		return nil, missing("cost.amount")
-	case c.Currency == nil:
-		return nil, missing("cost.currency")
 	}
-	return &ledger.Money{Amount: *c.Amount, Currency: *c.Currency}, nil
+	if c.Amount == nil {
+		return nil, missing("cost.amount")
+	}
+	return &ledger.Money{Amount: *c.Amount, Currency: c.Currency}, nil
 }
 
 func (s *Server) postGrant(c *call) error {

@@ -31,6 +31,7 @@ func TestGrantRefusals(t *testing.T) {
 		{"a cost below zero", "POST", "/v1/grants", with(grant, "cost", map[string]any{"amount": -1, "currency": "usd"}), bad("parameter_invalid", "cost")},
 		{"a cost in no currency", "POST", "/v1/grants", with(grant, "cost", map[string]any{"amount": 1, "currency": "gold"}), bad("parameter_invalid", "cost")},
 		{"a cost without a currency", "POST", "/v1/grants", with(grant, "cost", map[string]any{"amount": 1}), bad("parameter_invalid", "cost")},
+		{"a cost without an amount", "POST", "/v1/grants", with(grant, "cost", map[string]any{"currency": "usd"}), bad("parameter_missing", "cost.amount")},
 		{"a cost that is a text", "POST", "/v1/grants", with(grant, "cost", "1"), bad("parameter_invalid", "cost")},
 		{"a fraction of a cost", "POST", "/v1/grants", with(grant, "cost", map[string]any{"amount": 1.5, "currency": "usd"}), bad("parameter_invalid", "cost.amount")},
 		{"an endless cost", "POST", "/v1/grants", with(grant, "cost", map[string]any{"amount": rawNumber("1e400"), "currency": "usd"}), bad("parameter_invalid", "cost.amount")},

@@ -23,6 +23,8 @@ func TestHoldsAndReversals(t *testing.T) {
 		"more than there is":     {"/v1/holds", map[string]any{"customer": "acme", "amount": "10.01"}, 402, "amount"},
 		"for no time":            {"/v1/holds", map[string]any{"customer": "acme", "amount": "1", "expires_in": 0}, 400, "expires_in"},
 		"for ever":               {"/v1/holds", map[string]any{"customer": "acme", "amount": "1", "expires_in": 1 << 40}, 400, "expires_in"},
+		"of an empty asset":      {"/v1/holds", map[string]any{"customer": "acme", "amount": "1", "asset": ""}, 400, "asset"},
+		"an empty on_excess":     {"/v1/holds/hld_00000000000000000000/capture", map[string]any{"on_excess": ""}, 400, "on_excess"},
 		"a field of nobody's":    {"/v1/holds", map[string]any{"customer": "acme", "amount": "1", "until": 5}, 400, "until"},
 		"capture of nothing":     {"/v1/holds/hld_00000000000000000000/capture", map[string]any{"amount": "1"}, 404, "hold"},
 		"reversal of nothing":    {"/v1/debits/deb_00000000000000000000/reverse", nil, 404, "debit"},

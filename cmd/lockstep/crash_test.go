@@ -274,7 +274,7 @@ func detached(t *testing.T) *world {
 }
 
 // quietly calls and does not mind when nobody answers: status 0.
-func (w *world) quietly(method, path, body string) (answer string, status int) {
+func (w *world) quietly(method, path, body string) (said string, status int) {
 	req, err := http.NewRequestWithContext(context.Background(), method, w.base+path, strings.NewReader(body))
 	if err != nil {
 		return "", 0
@@ -289,5 +289,6 @@ func (w *world) quietly(method, path, body string) (answer string, status int) {
 	if err != nil {
 		return "", 0
 	}
+	judged(w.t, exchange{method, path, req.Header, []byte(body), answer{status: resp.StatusCode, raw: b, header: resp.Header}})
 	return string(b), resp.StatusCode
 }

@@ -156,7 +156,7 @@ func (d driven) drive() {
 	op := d.route.Operation
 	path, query := d.path(), d.query()
 	example := d.example()
-	before := d.w.books()
+	before := d.books()
 	if len(*op.Security) > 0 {
 		d.w.refused(op.OperationID+" without a key", d.w.call(d.route.Method, path+query, example, "Authorization", ""),
 			refusal{401, "authentication_error", "api_key_invalid", ""})
@@ -167,7 +167,7 @@ func (d driven) drive() {
 		d.w.refused(op.OperationID+" with a long key", d.w.call("POST", path, example, "Idempotency-Key", strings.Repeat("k", 256)),
 			bad("parameter_invalid", "idempotency_key"))
 	}
-	if after := d.w.books(); after != before {
+	if after := d.books(); after != before {
 		d.w.t.Errorf("%s: booked something while it refused: %s, before it %s", op.OperationID, after, before)
 	}
 	a := d.w.call(d.route.Method, path+query, example)
@@ -178,6 +178,13 @@ func (d driven) drive() {
 	if a.status/100 != want {
 		d.w.t.Errorf("%s: the example is answered %v", op.OperationID, a)
 	}
+}
+
+// books are all but Stripe's events, which the gateway fetches when it starts.
+func (d driven) books() string {
+	d.w.t.Helper()
+	books, _, _ := strings.Cut(d.w.books(), " events ")
+	return books
 }
 
 // path is the operation's with things in it that are there.

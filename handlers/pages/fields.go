@@ -4,22 +4,42 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"regexp"
 	"slices"
 	"strings"
 
 	"lockstep/handlers/openapi"
 )
 
+// direction says whether an object is sent, so that what must be in it is worth a word, or answered, where
+// nearly all is always there.
+type direction bool
+
+const (
+	sent     direction = false
+	answered direction = true
+)
+
+func (d direction) mark(required bool) string {
+	switch {
+	case d == sent && required:
+		return "required"
+	case d == answered && !required:
+		return "not always"
+	}
+	return ""
+}
+
 // fields are an object's, those of the objects within it after them.
-func (v view) fields(schema *openapi.Object, depth int) (list []field) {
+func (v view) fields(schema *openapi.Object, depth int, way direction) (list []field) {
 	required := schema.List("required")
 	for _, m := range schema.In("properties").Members() {
 		s, _ := m.Value.(*openapi.Object)
 		f := v.field(m.Name, s, depth)
-		f.Required = slices.Contains(required, any(m.Name))
+		f.Mark = way.mark(slices.Contains(required, any(m.Name)))
 		list = append(list, f)
 		if f.Link == "" {
-			list = append(list, v.fields(v.root.Resolve(v.notNull(s)), depth+1)...)
+			list = append(list, v.fields(v.root.Resolve(v.notNull(s)), depth+1, way)...)
 		}
 	}
 	return list
@@ -129,6 +149,8 @@ func (v view) plainType(s *openapi.Object) (words string, null bool) {
 		return s.Text("title"), null
 	case s.Text("format") == "date-time":
 		return "time", null
+	case idPattern.MatchString(s.Text("pattern")):
+		return "id " + idPattern.FindStringSubmatch(s.Text("pattern"))[1] + "…", null
 	case kind == "integer":
 		return "whole number" + span(s.Get("minimum"), s.Get("maximum")), null
 	case kind == "boolean":
@@ -136,6 +158,9 @@ func (v view) plainType(s *openapi.Object) (words string, null bool) {
 	}
 	return kind, null
 }
+
+// idPattern is that of an id, which begins with a prefix of its kind.
+var idPattern = regexp.MustCompile(`^\^([a-z]+_)`)
 
 func span(least, most any) string {
 	switch {

@@ -49,7 +49,7 @@ type body struct {
 // field is a parameter, or a field of an object; those of an object within come after it, one level deeper.
 type field struct {
 	Name, In, Type, Link string
-	Required             bool
+	Mark                 string // required, or not always there
 	Depth                int
 	Text                 template.HTML
 	Default              string
@@ -80,7 +80,7 @@ type view struct{ root *openapi.Object }
 func (v view) page() (docsPage, error) {
 	info := v.root.In("info")
 	p := docsPage{Title: info.Text("title"), Version: info.Text("version"), Summary: info.Text("summary"), Intro: prose(info.Text("description"))}
-	byName := map[string]*topic{}
+	byName, inputs := map[string]*topic{}, map[string]bool{}
 	for _, t := range v.root.List("tags") {
 		tag, _ := t.(*openapi.Object)
 		one := &topic{Name: tag.Text("name"), Anchor: anchor(tag.Text("name")), Text: prose(tag.Text("description"))}
@@ -97,6 +97,8 @@ func (v view) page() (docsPage, error) {
 			return p, fmt.Errorf("%s %s: %w", op.Method, op.Path, err)
 		}
 		of.Operations = append(of.Operations, one)
+		input := op.In("requestBody", "content", "application/json", "schema").Text("$ref")
+		inputs[strings.TrimPrefix(input, "#/components/schemas/")] = true
 	}
 	for _, m := range v.root.In("components", "schemas").Members() {
 		s, _ := m.Value.(*openapi.Object)
@@ -107,7 +109,11 @@ func (v view) page() (docsPage, error) {
 		if err != nil {
 			return p, fmt.Errorf("%s: %w", m.Name, err)
 		}
-		p.Objects = append(p.Objects, shape{s.Text("title"), objectAnchor(m.Name), prose(s.Text("description")), v.fields(s, 0), example})
+		way := answered
+		if inputs[m.Name] {
+			way = sent
+		}
+		p.Objects = append(p.Objects, shape{s.Text("title"), objectAnchor(m.Name), prose(s.Text("description")), v.fields(s, 0, way), example})
 	}
 	slices.SortStableFunc(p.Objects, func(a, b shape) int { return strings.Compare(a.Name, b.Name) })
 	for _, m := range v.root.In("x-codes").Members() {
@@ -134,7 +140,10 @@ func (v view) operation(op openapi.Operation) (operation, error) {
 		given, _ := p.(*openapi.Object)
 		param := v.root.Resolve(given)
 		f := v.field(param.Text("name"), param.In("schema"), 0)
-		f.In, f.Required = param.Text("in"), param.Get("required") == true
+		f.In = param.Text("in")
+		if param.Get("required") == true {
+			f.Mark = "required"
+		}
 		if text := param.Text("description"); text != "" {
 			f.Text = prose(text)
 		}
@@ -143,7 +152,7 @@ func (v view) operation(op openapi.Operation) (operation, error) {
 	request := v.root.Resolve(op.In("requestBody"))
 	if request != nil {
 		schema := v.root.Resolve(request.In("content", "application/json", "schema"))
-		o.Body = &body{prose(request.Text("description")), request.Get("required") != true, v.fields(schema, 0)}
+		o.Body = &body{prose(request.Text("description")), request.Get("required") != true, v.fields(schema, 0, sent)}
 		for i := range o.Body.Fields { // null means left out, which is said once for all
 			o.Body.Fields[i].Type = strings.TrimSuffix(o.Body.Fields[i].Type, " or null")
 		}
