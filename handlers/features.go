@@ -56,6 +56,9 @@ func (s *Server) putFeature(c *call) error {
 	if err := texts("key", want.Key, "asset", want.Asset, "name", want.Name); err != nil {
 		return err
 	}
+	if err := filled(field{"tier_mode", in.TierMode}); err != nil {
+		return err
+	}
 	var err error
 	if want.UnitCost, err = optionalAmount("unit_cost", in.UnitCost); err != nil {
 		return err

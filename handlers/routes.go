@@ -41,8 +41,8 @@ func (s *Server) table() []route {
 		{"GET /v1/assets/{code}", "read", s.getAsset},
 		{"GET /v1/assets", "read", s.listAssets},
 
-		{"PUT /v1/features/{key...}", "write", s.putFeature},
-		{"GET /v1/features/{key...}", "read", s.getFeature},
+		{"PUT /v1/features/{key}", "write", s.putFeature},
+		{"GET /v1/features/{key}", "read", s.getFeature},
 		{"GET /v1/features", "read", s.listFeatures},
 
 		{"POST /v1/grants", "write", s.postGrant},

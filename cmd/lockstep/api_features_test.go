@@ -26,7 +26,6 @@ func TestFeatureRefusals(t *testing.T) {
 		{"a moment that is none", "PUT", path, with(price, "effective_at", "tomorrow"), bad("parameter_invalid", "effective_at")},
 		{"a word that there is not", "PUT", path, with(price, "price", "1"), bad("parameter_unknown", "price")},
 		{"a key with a space", "PUT", "/v1/features/a%20b", price, bad("parameter_invalid", "key")},
-		{"no key", "PUT", "/v1/features/", price, bad("parameter_invalid", "key")},
 		{"tiers without a mode", "PUT", path, map[string]any{"asset": "usd", "tiers": []any{map[string]any{"unit_cost": "1"}}}, bad("parameter_invalid", "tier_mode")},
 		{"a tier without a cost", "PUT", path, tiers(map[string]any{}), bad("parameter_missing", "tiers[0].unit_cost")},
 		{"a last tier that ends", "PUT", path, tiers(map[string]any{"up_to": "5", "unit_cost": "1"}), bad("parameter_invalid", "tiers[0].up_to")},
@@ -45,7 +44,7 @@ func TestUsageByFeature(t *testing.T) {
 	wallet, _ := w.customer("acme", "10", "")
 	w.must("PUT", "/v1/assets/tokens", map[string]any{"scale": 0})
 	w.must("POST", "/v1/grants", map[string]any{"customer": "acme", "asset": "tokens", "amount": "100"})
-	f := w.must("PUT", "/v1/features/openai/gpt-4o:output", map[string]any{"asset": "usd", "unit_cost": "0.002", "name": "GPT-4o output"})
+	f := w.must("PUT", "/v1/features/openai%2Fgpt-4o:output", map[string]any{"asset": "usd", "unit_cost": "0.002", "name": "GPT-4o output"})
 	if f.str("object") != "feature" || f.str("version") != "1" || f.str("key") != "openai/gpt-4o:output" || f.str("unit_cost") != "0.002" || f.str("name") != "GPT-4o output" {
 		t.Errorf("a feature: %v", f)
 	}
@@ -54,7 +53,7 @@ func TestUsageByFeature(t *testing.T) {
 	if d.str("amount") != "3.064" || d.str("wallet") != wallet || d.str("feature") != "openai/gpt-4o:output" || d.str("quantity") != "1532" || d.str("feature_version") != "1" {
 		t.Errorf("a debit by feature: %v", d)
 	}
-	w.must("PUT", "/v1/features/openai/gpt-4o:output", map[string]any{"asset": "tokens", "unit_cost": "0.01"})
+	w.must("PUT", "/v1/features/openai%2Fgpt-4o:output", map[string]any{"asset": "tokens", "unit_cost": "0.01"})
 	again := w.must("POST", "/v1/usage", use)
 	if string(again.raw) != string(d.raw) || again.header.Get("Idempotent-Replayed") != "true" {
 		t.Errorf("the same key after a change of price: %v", again)
@@ -67,17 +66,17 @@ func TestUsageByFeature(t *testing.T) {
 	if a := w.must("GET", "/v1/debits/"+d.str("id"), nil); string(a.raw) != string(d.raw) {
 		t.Errorf("read again: %v, first %v", a, d)
 	}
-	if a := w.must("GET", "/v1/features/openai/gpt-4o:output", nil); a.str("version") != "2" || a.str("versions.0.unit_cost") != "0.002" || a.str("versions.1.asset") != "tokens" {
+	if a := w.must("GET", "/v1/features/openai%2Fgpt-4o:output", nil); a.str("version") != "2" || a.str("versions.0.unit_cost") != "0.002" || a.str("versions.1.asset") != "tokens" {
 		t.Errorf("its versions: %v", a)
 	}
 	if a := w.must("GET", "/v1/features?limit=1", nil); len(a.list()) != 1 || a.str("has_more") != "false" {
 		t.Errorf("the list: %v", a)
 	}
-	check := w.must("GET", "/v1/customers/acme/check?feature=openai/gpt-4o:output&quantity=8400", nil)
+	check := w.must("GET", "/v1/customers/acme/check?feature=openai%2Fgpt-4o:output&quantity=8400", nil)
 	if check.str("allowed") != "true" || check.str("available") != "84" {
 		t.Errorf("a check of all there is: %v", check)
 	}
-	if a := w.must("GET", "/v1/customers/acme/check?feature=openai/gpt-4o:output&quantity=8401", nil); a.str("allowed") != "false" || a.str("reason") != "insufficient_credits" {
+	if a := w.must("GET", "/v1/customers/acme/check?feature=openai%2Fgpt-4o:output&quantity=8401", nil); a.str("allowed") != "false" || a.str("reason") != "insufficient_credits" {
 		t.Errorf("a check of one too many: %v", a)
 	}
 	batch := w.must("POST", "/v1/usage/batch", map[string]any{"events": []any{with(use, "idempotency_key", "k4"), with(with(use, "feature", "none"), "idempotency_key", "k5"),

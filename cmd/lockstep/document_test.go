@@ -190,10 +190,13 @@ func (d driven) books() string {
 // path is the operation's with things in it that are there.
 func (d driven) path() string {
 	wallet := d.w.call("GET", "/v1/customers/"+d.customer, nil).str("wallets.0.id")
-	path := strings.NewReplacer("{customer}", d.customer, "{code}", "credits").Replace(d.route.Path)
+	path := strings.NewReplacer("{customer}", d.customer, "{code}", "credits", "{key}", "words").Replace(d.route.Path)
 	make := func(path string, body map[string]any) string {
 		body["customer"] = d.customer
 		return d.w.must("POST", path, body).str("id")
+	}
+	if strings.HasSuffix(path, "/words") {
+		d.w.must("PUT", "/v1/features/words", map[string]any{"asset": "usd", "unit_cost": "0.001"})
 	}
 	if !strings.Contains(path, "{id}") {
 		return path
@@ -215,9 +218,12 @@ func (d driven) path() string {
 	return strings.ReplaceAll(path, "{id}", id)
 }
 
-// query has what the operation can't do without.
+// query has what the operation can't do without, and what the document shows.
 func (d driven) query() string {
 	for _, p := range d.route.Operation.Parameters {
+		if p.Value.In == "query" && p.Value.Example != nil && p.Value.Name != "customer" { // which is another's there
+			return "?" + p.Value.Name + "=" + fmt.Sprint(p.Value.Example)
+		}
 		if p.Value.In == "query" && p.Value.Required {
 			return "?" + p.Value.Name + "=" + fmt.Sprint(p.Value.Schema.Value.Examples[0])
 		}
