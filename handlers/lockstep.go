@@ -281,11 +281,14 @@ func (s *Server) reconcileOne(ctx context.Context, ref ledger.Ref, repair bool, 
 	r.Customers++
 	if before.State == "in_step" {
 		r.InStep++
-		return nil
+		return s.Ledger.DriftGone(ctx, ref)
 	}
 	f := finding{Customer: ref.ID, State: before.State, Kind: "drift", Ledger: before.Ledger, Stripe: before.Stripe, Drift: before.Drift, Explanation: why}
 	if before.State == "flushing" {
 		f.Kind, f.Explanation = "unflushed", "the ledger has moved and Stripe follows with the next flush"
+	}
+	if err := s.tellDrift(ctx, ref, before, f); err != nil {
+		return err
 	}
 	if repair {
 		after, err := s.repair(ctx, ref, before)
@@ -293,10 +296,25 @@ func (s *Server) reconcileOne(ctx context.Context, ref ledger.Ref, repair bool, 
 			f.Explanation += "; the repair failed: " + err.Error()
 		} else if f.Repaired = after.State == "in_step"; f.Repaired {
 			r.Repaired++
+			if err := s.Ledger.DriftGone(ctx, ref); err != nil {
+				return err
+			}
 		}
 	}
 	r.Findings = append(r.Findings, f)
 	return nil
+}
+
+// tellDrift tells of a difference that no transaction explains, once for as long as it lasts.
+func (s *Server) tellDrift(ctx context.Context, ref ledger.Ref, v lockstepJSON, f finding) error {
+	switch {
+	case v.unexplained():
+		return s.Ledger.DriftFound(ctx, ref, f)
+	case v.State == "unknown": // it may have gone or not
+		return nil
+	default:
+		return s.Ledger.DriftGone(ctx, ref)
+	}
 }
 
 // repair imports what is not known, levels what no transaction explains, and lets the mirror catch up.

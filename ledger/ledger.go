@@ -62,6 +62,7 @@ type Ledger struct {
 	dirty        dirtySet
 	topupsDue    chan struct{}
 	eventsDue    chan struct{}
+	deliveries   chan struct{} // told when some fall due
 	render       func(subject any) ([]byte, error)
 }
 
@@ -79,7 +80,7 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	}
 	l := &Ledger{
 		db: db, clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset,
-		topupsDue: make(chan struct{}, 1), eventsDue: make(chan struct{}, 1), render: o.Render,
+		topupsDue: make(chan struct{}, 1), eventsDue: make(chan struct{}, 1), deliveries: make(chan struct{}, 1), render: o.Render,
 	}
 	if l.render == nil {
 		l.render = renderBare
@@ -204,6 +205,8 @@ type tx struct {
 
 	events  []Event // emitted, to be written before the commit
 	emitErr error   // the first that could not be rendered
+	rules   []ruleChange
+	sent    bool // a delivery waits for a worker
 }
 
 // transactionTries bounds how often a transaction that lost to another is run.
@@ -255,6 +258,9 @@ func (t *tx) tell() {
 	}
 	if len(t.events) > 0 {
 		wake(t.l.eventsDue)
+	}
+	if t.sent {
+		wake(t.l.deliveries)
 	}
 }
 

@@ -176,14 +176,22 @@ func (l *Ledger) RuleOf(ctx context.Context, w *Wallet) (v RuleView, found bool,
 	if err != nil {
 		return RuleView{}, false, err
 	}
-	v.Scale, v.Currency = w.Scale, asset.Currency
-	v.From, v.To = period(deref(v.CapInterval), l.Now())
-	if err := l.db.GetContext(ctx, &v.Spent, spentSQL, w.Bucket, w.ID, v.From); err != nil {
+	if err := v.complete(ctx, l.db, w, asset, l.Now()); err != nil {
 		return RuleView{}, false, err
 	}
+	return v, true, nil
+}
+
+// complete finds out what can be said of a rule now.
+func (v *RuleView) complete(ctx context.Context, q querier, w *Wallet, asset Asset, now time.Time) error {
+	v.Scale, v.Currency = w.Scale, asset.Currency
+	v.From, v.To = period(deref(v.CapInterval), now)
+	if err := q.GetContext(ctx, &v.Spent, spentSQL, w.Bucket, w.ID, v.From); err != nil {
+		return err
+	}
 	var inFlight bool
-	if err := l.db.GetContext(ctx, &inFlight, inFlightSQL, w.Bucket, w.ID); err != nil {
-		return RuleView{}, false, err
+	if err := q.GetContext(ctx, &inFlight, inFlightSQL, w.Bucket, w.ID); err != nil {
+		return err
 	}
 	switch {
 	case !v.Enabled:
@@ -195,7 +203,7 @@ func (l *Ledger) RuleOf(ctx context.Context, w *Wallet) (v RuleView, found bool,
 	default:
 		v.State = "armed"
 	}
-	return v, true, nil
+	return nil
 }
 
 // PutRule sets a wallet's rule. A rule that finds the balance below its threshold acts at once. A pause
@@ -258,10 +266,12 @@ func (r *Rule) keepPause(old Rule) {
 
 func (t *tx) rule(w *Wallet) (r Rule, found bool, err error) {
 	found, err = t.get(&r, `select `+ruleColumns+` from topup_rules where bucket = $1 and wallet_id = $2`, w.Bucket, w.ID)
+	t.ruleFound(w, &r)
 	return r, found, err
 }
 
 func (t *tx) saveRule(r Rule) error {
+	t.ruleSaved(r)
 	return t.exec(`insert into topup_rules (bucket, wallet_id, enabled, threshold, threshold_percent, amount, target,
 			cap_amount, cap_currency, cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
 			pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at)

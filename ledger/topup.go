@@ -311,7 +311,7 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 		return t.exec(`update topups set lease_until = null, payment_intent = coalesce(payment_intent, nullif($3, '')),
 			run_at = greatest(run_at, $4) where bucket = $1 and id = $2`, top.Bucket, top.ID, o.PaymentIntent, t.now.Add(processingLook))
 	}
-	waited := top.InFlight()
+	was, waited := top.Status, top.InFlight()
 	run := t.now.Add(processingLook)
 	if err := t.exec(`update topups set status = $3, payment_intent = coalesce(nullif($4, ''), payment_intent), failure_code = nullif($5, ''),
 			decline_code = nullif($6, ''), failure_message = nullif($7, ''), lease_until = null, cancel = false, run_at = $8, tries = 0,
@@ -323,6 +323,9 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 	top.Status = next
 	switch next {
 	case "succeeded":
+		if err := t.emitTopup(EventTopupSucceeded, w, top); err != nil {
+			return err
+		}
 		return t.credit(w, top, o, waited)
 	case "failed", "canceled":
 		if err := t.giveUp(w, top); err != nil {
@@ -332,6 +335,11 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 	if next == "failed" || next == "action_required" {
 		if err := t.pauseFor(w, top, o); err != nil {
 			return err
+		}
+		if next != was {
+			if err := t.emitTopup("topup."+next, w, top); err != nil {
+				return err
+			}
 		}
 	}
 	return t.rearm(w)
