@@ -35,6 +35,8 @@ type Metrics struct {
 	events   *prometheus.CounterVec
 	booked   prometheus.Counter
 	short    prometheus.Counter
+
+	deliveries *prometheus.CounterVec
 }
 
 func (m *Metrics) ready() {
@@ -44,7 +46,9 @@ func (m *Metrics) ready() {
 			Help: "Usage debits by outcome: booked, or why refused."}, []string{"outcome"})
 		m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lockstep_stripe_events_total",
 			Help: "Events from Stripe by who brought them, and whether they were new."}, []string{"origin", "new"})
-		m.registry.MustRegister(m.debits, m.events, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lockstep_outbound_deliveries_total",
+			Help: "Tries to deliver an event to an endpoint by outcome: delivered, retry, failed (given up), disabled (with its endpoint)."}, []string{"outcome"})
+		m.registry.MustRegister(m.debits, m.events, m.deliveries, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		m.booked, m.short = m.debits.WithLabelValues("booked"), m.debits.WithLabelValues(string(ledger.CodeInsufficient))
 	})
 }
@@ -76,4 +80,10 @@ func (m *Metrics) event(origin string, fresh bool) {
 		label = "yes"
 	}
 	m.events.WithLabelValues(origin, label).Inc()
+}
+
+// Delivered counts a try to deliver an event.
+func (s *Server) Delivered(outcome string) {
+	s.metrics.ready()
+	s.metrics.deliveries.WithLabelValues(outcome).Inc()
 }

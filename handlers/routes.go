@@ -66,6 +66,17 @@ func (s *Server) table() []route {
 		{"POST /v1/topups/{id}/cancel", "write", s.cancelTopup},
 
 		{"POST /v1/reconcile", "write", s.postReconcile},
+
+		{"POST /v1/webhook_endpoints", "write", s.postEndpoint},
+		{"GET /v1/webhook_endpoints", "read", s.listEndpoints},
+		{"GET /v1/webhook_endpoints/{id}", "read", s.getEndpoint},
+		{"PATCH /v1/webhook_endpoints/{id}", "write", s.patchEndpoint},
+		{"DELETE /v1/webhook_endpoints/{id}", "write", s.deleteEndpoint},
+		{"POST /v1/webhook_endpoints/{id}/rotate_secret", "write", s.rotateSecret},
+		{"GET /v1/webhook_endpoints/{id}/deliveries", "read", s.listDeliveries},
+		{"GET /v1/events", "read", s.listEvents},
+		{"GET /v1/events/{id}", "read", s.getEvent},
+		{"POST /v1/events/{id}/resend", "write", s.resendEvent},
 	}
 }
 
@@ -107,6 +118,10 @@ var queries = map[string][]string{
 	"GET /v1/assets":                       {"limit", "starting_after"},
 	"GET /v1/grants":                       {"customer", "status", "limit", "starting_after"},
 	"GET /v1/topups":                       {"customer", "limit", "starting_after"},
+	"GET /v1/events":                       {"type", "customer", "limit", "starting_after"},
+	"GET /v1/webhook_endpoints":            {"limit", "starting_after"},
+
+	"GET /v1/webhook_endpoints/{id}/deliveries": {"limit", "starting_after"},
 }
 
 // plain is a route for everybody that does not speak JSON.

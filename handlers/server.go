@@ -31,6 +31,8 @@ type Server struct {
 	// EventStored is told when an event waits to be worked off.
 	EventStored func()
 
+	// OutboundPrivate says that endpoints may have private addresses, and take http.
+	OutboundPrivate bool
 	// MetricsElsewhere says that the metrics have an address of their own and are not served here.
 	MetricsElsewhere bool
 

@@ -27,6 +27,8 @@ type config struct {
 	DefaultAsset        string        `envconfig:"DEFAULT_ASSET" default:"usd"`
 	MirrorInterval      time.Duration `envconfig:"MIRROR_INTERVAL" default:"2s"`
 	BackfillInterval    time.Duration `envconfig:"BACKFILL_INTERVAL" default:"60s"`
+	ExpiryWarning       time.Duration `envconfig:"EXPIRY_WARNING" default:"72h"`
+	OutboundPrivate     bool          `envconfig:"OUTBOUND_ALLOW_PRIVATE" default:"false"`
 	PortalSecret        string        `envconfig:"PORTAL_SECRET"`
 	PublicURL           string        `envconfig:"PUBLIC_URL"`
 	LogFormat           string        `envconfig:"LOG_FORMAT" default:"text"`
@@ -70,6 +72,9 @@ func (c *config) check() error {
 	}
 	if c.BackfillInterval < time.Second {
 		bad("BACKFILL_INTERVAL", "must be at least 1s")
+	}
+	if c.ExpiryWarning < 0 {
+		bad("EXPIRY_WARNING", "can't be below zero; 0 is no warning")
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		bad("LOG_FORMAT", "must be text or json")

@@ -62,7 +62,8 @@ func (w *world) spawn(crashAt string) *process {
 	p.cmd.Stderr, p.cmd.Stdout = p.log, io.Discard
 	p.cmd.Env = append(os.Environ(), asMain+"=1", "LOCKSTEP_CRASH_AT="+crashAt, "DATABASE_URL="+w.o.url, "LISTEN_ADDR="+address,
 		"STRIPE_SECRET_KEY="+w.sim.SecretKey(), "STRIPE_WEBHOOK_SECRET="+strings.Join(w.o.secrets, ","), "STRIPE_API_BASE="+w.o.stripeURL,
-		"STRIPE_REQUESTS_PER_SECOND=1000", "LOCKSTEP_API_KEY="+w.key, "MIRROR_INTERVAL=100ms", "BACKFILL_INTERVAL=2s", "LOG_LEVEL=debug")
+		"STRIPE_REQUESTS_PER_SECOND=1000", "LOCKSTEP_API_KEY="+w.key, "MIRROR_INTERVAL=100ms", "BACKFILL_INTERVAL=2s", "LOG_LEVEL=debug",
+		"OUTBOUND_ALLOW_PRIVATE=true")
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}

@@ -29,6 +29,8 @@ type gateway struct {
 	cfg    config
 	events chan struct{} // told when an event waits
 	dirty  chan ledger.Ref
+
+	outbound *outbound
 }
 
 func serve(ctx context.Context, args []string, _, stderr io.Writer) error {
@@ -105,10 +107,11 @@ func newGateway(ctx context.Context, c config, log *slog.Logger, url string) (*g
 	if err != nil {
 		return nil, err
 	}
-	g := &gateway{ledger: l, stripe: client, log: log, cfg: c, events: make(chan struct{}, 1), dirty: make(chan ledger.Ref)}
+	g := &gateway{ledger: l, stripe: client, log: log, cfg: c, events: make(chan struct{}, 1), dirty: make(chan ledger.Ref),
+		outbound: newOutbound(c.OutboundPrivate)}
 	g.server = &handlers.Server{Ledger: l, Stripe: client, WebhookSecrets: c.StripeWebhookSecret, Log: log,
 		Charge: g.chargeTopup, Link: g.linkCustomer, Sync: g.syncNow, Backfill: g.backfill,
-		EventStored: func() { wake(g.events) }, MetricsElsewhere: c.MetricsAddr != ""}
+		EventStored: func() { wake(g.events) }, OutboundPrivate: c.OutboundPrivate, MetricsElsewhere: c.MetricsAddr != ""}
 	if err := g.prepare(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

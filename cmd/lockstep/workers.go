@@ -34,9 +34,13 @@ func (g *gateway) startWorkers(ctx context.Context) <-chan struct{} {
 	wg.Go(func() { g.loop(ctx, "mirror sweep", time.Minute, nil, g.mirrorStale) })
 	wg.Go(func() { g.loop(ctx, "backfill", g.cfg.BackfillInterval, nil, g.backfill) })
 	wg.Go(func() { g.loop(ctx, "sweep", 5*time.Second, nil, g.sweep) })
+	wg.Go(func() { g.loop(ctx, "events out", time.Second, g.ledger.EventsDue(), g.fanOut) })
+	wg.Go(func() { g.loop(ctx, "deliveries", time.Second, g.ledger.DeliveriesDue(), g.deliverDue) })
+	wg.Go(func() { g.loop(ctx, "old events", time.Hour, nil, g.pruneEvents) })
+	wg.Go(func() { g.loop(ctx, "expiry warnings", 5*time.Second, nil, g.warnExpiring) })
 	wg.Go(func() { g.loop(ctx, "customers", 30*time.Second, nil, g.linkCustomers) })
 	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
+	go func() { wg.Wait(); g.outbound.wg.Wait(); close(done) }()
 	return done
 }
 
@@ -188,6 +192,17 @@ func (g *gateway) mirrorStale(ctx context.Context) error {
 func (g *gateway) sweep(ctx context.Context) error {
 	for ctx.Err() == nil {
 		n, err := g.ledger.Sweep(ctx)
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// warnExpiring tells of the grants that expire soon.
+func (g *gateway) warnExpiring(ctx context.Context) error {
+	for ctx.Err() == nil && g.cfg.ExpiryWarning > 0 {
+		n, err := g.ledger.WarnExpiring(ctx, g.cfg.ExpiryWarning)
 		if err != nil || n == 0 {
 			return err
 		}
