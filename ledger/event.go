@@ -45,7 +45,8 @@ type Event struct {
 }
 
 // emit tells of something that happens to a wallet by this transaction. subject is rendered here and now, by
-// Options.Render, so it is what it has become, and may change after. Nothing is written before flushEvents.
+// Options.Render, so it is what it has become, and may change after. Nothing is written before flushEvents. What
+// can't be rendered is told of without its data: no debit is to be refused for an event's sake.
 func (t *tx) emit(eventType string, w *Wallet, subject any) {
 	t.emitFor(eventType, w.ref(), &w.ID, subject)
 }
@@ -53,8 +54,9 @@ func (t *tx) emit(eventType string, w *Wallet, subject any) {
 // emitFor is emit for what is about a customer and, with a nil wallet, about none of the wallets.
 func (t *tx) emitFor(eventType string, ref Ref, wallet *string, subject any) {
 	data, err := t.l.render(subject)
-	if err != nil && t.emitErr == nil {
-		t.emitErr = err
+	if err != nil {
+		t.l.log.Error("event without its data", "type", eventType, "customer", ref.ID, "error", err)
+		data = []byte("null")
 	}
 	t.events = append(t.events, Event{Bucket: ref.Bucket, ID: t.l.ids.newID("evt_", ref.Bucket, t.now), Type: eventType,
 		Customer: ref.ID, Wallet: wallet, Data: string(data), CreatedAt: t.now})
@@ -136,8 +138,8 @@ func (t *tx) flushEvents() error {
 	if err := t.emitPauses(); err != nil {
 		return err
 	}
-	if len(t.events) == 0 || t.emitErr != nil {
-		return t.emitErr
+	if len(t.events) == 0 {
+		return nil
 	}
 	n := len(t.events)
 	buckets, at := make(pq.Int64Array, n), make(pq.Int64Array, n)

@@ -203,10 +203,9 @@ type tx struct {
 	dirty []Ref
 	wake  bool // a top-up waits for a worker
 
-	events  []Event // emitted, to be written before the commit
-	emitErr error   // the first that could not be rendered
-	rules   []ruleChange
-	sent    bool // a delivery waits for a worker
+	events []Event // emitted, to be written before the commit
+	rules  []ruleChange
+	sent   bool // a delivery waits for a worker
 }
 
 // transactionTries bounds how often a transaction that lost to another is run.

@@ -1,6 +1,8 @@
 package ledger_test
 
 import (
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,5 +51,66 @@ func TestOldEventsArePruned(t *testing.T) {
 		if err := l.DB().Get(&got, `select concat_ws(' ', (select count(*) from events), (select count(*) from deliveries), (select count(*) from delivery_attempts))`); err != nil || got != tt.want {
 			t.Errorf("after %d days: %s, want %s: %v", tt.days, got, tt.want, err)
 		}
+	}
+}
+
+// Warnings are written while debits take from the same grants, and neither gets in the other's way.
+func TestWarningsUnderDebits(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{})
+	newCustomer(t, l, "acme", "")
+	ends := time.Now().Add(time.Hour)
+	for range 3 {
+		grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "5"), Kind: "plan", ExpiresAt: &ends})
+	}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	warned := make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				warned <- n
+				return
+			default:
+			}
+			if _, err := l.DB().Exec(`update grants set warned_at = null`); err != nil {
+				t.Error(err)
+			}
+			m, err := l.WarnExpiring(ctx, time.Hour)
+			if err != nil {
+				t.Error(err)
+			}
+			n += m
+		}
+	}()
+	for range 8 {
+		wg.Go(func() {
+			for range 180 {
+				if _, _, err := debit(t, l, "acme", "0.01", ""); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	if n := <-warned; n < 10 {
+		t.Errorf("%d warnings beside the debits", n)
+	}
+	if got := available(t, l, "acme"); got != "0.6" {
+		t.Errorf("available %s, want 0.6", got)
+	}
+}
+
+// A transaction that can't show what happened tells of it all the same.
+func TestEventWithoutData(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{Render: func(any) ([]byte, error) { return nil, errors.New("no words for it") }})
+	newCustomer(t, l, "acme", "10")
+	events, err := l.Events(ctx, ledger.Ref{}, "", "", 10)
+	if err != nil || len(events) != 1 || events[0].Data != "null" || events[0].Type != ledger.EventGrantConfirmed {
+		t.Errorf("events %v: %v", events, err)
 	}
 }

@@ -57,9 +57,8 @@ func (t *tx) turn(w *Wallet) error {
 	}
 	p = newPosting(t.now)
 	for i := range expired {
-		if p.expire(t.l, w, &expired[i]) > 0 {
-			t.emitGrant(EventGrantExpired, w, expired[i])
-		}
+		p.expire(t.l, w, &expired[i])
+		t.emitGrant(EventGrantExpired, w, expired[i])
 	}
 	if err := t.write(p); err != nil {
 		return err
@@ -91,18 +90,16 @@ func (t *tx) endHolds(w *Wallet) (int, error) {
 	return len(holds), nil
 }
 
-// expire books what is left of a grant as breakage, and answers how much. What a hold has pinned stays until the
-// hold ends.
-func (p *posting) expire(l *Ledger, w *Wallet, g *Grant) (free int64) {
-	free = g.Remaining - g.Held
+// expire books what is left of a grant as breakage. What a hold has pinned stays until the hold ends.
+func (p *posting) expire(l *Ledger, w *Wallet, g *Grant) {
+	free := g.Remaining - g.Held
 	g.Remaining, g.Status = g.Held, "expired"
 	p.set(g.state())
 	if free == 0 {
-		return 0
+		return
 	}
 	p.enter(w, Entry{ID: l.ids.newID("ent_", w.Bucket, p.now), Type: "expire", Amount: -free,
 		Parts: Parts{{g.ID, -free}}, Reason: "expired", RefersTo: g.ID})
-	return free
 }
 
 // nextTurn sets when the wallet turns next from what its grants say.
