@@ -55,6 +55,24 @@ func TestEventsOfGrants(t *testing.T) {
 	}
 }
 
+// What a hold pins does not keep a grant from expiring, nor from being told of.
+func TestEventOfAHeldGrantsEnd(t *testing.T) {
+	t.Parallel()
+	clock := newStepClock()
+	l := ledgertest.New(t, ledger.Options{Now: clock.now})
+	newCustomer(t, l, "acme", "")
+	ends := clock.now().Add(time.Hour)
+	grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "5"), ExpiresAt: &ends})
+	if _, _, err := l.CreateHold(ctx, ledger.HoldInput{Customer: "acme", Amount: dec(t, "5"), ExpiresIn: 2 * time.Hour}, ledger.Once{}); err != nil {
+		t.Fatal(err)
+	}
+	clock.step(time.Hour)
+	wallet(t, l, "acme")
+	if got := happened(t, l); got != "grant.confirmed grant.expired" || data(t, l, "grant.expired", "Remaining") != "5000000" {
+		t.Errorf("%s with %s left", got, data(t, l, "grant.expired", "Remaining"))
+	}
+}
+
 // forget forgets what happened, so that a test sees only what happens next.
 func forget(t testing.TB, l *ledger.Ledger) {
 	t.Helper()
