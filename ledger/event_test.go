@@ -68,7 +68,7 @@ func TestEventOfAHeldGrantsEnd(t *testing.T) {
 	}
 	clock.step(time.Hour)
 	wallet(t, l, "acme")
-	if got := happened(t, l); got != "grant.confirmed grant.expired" || data(t, l, "grant.expired", "Remaining") != "5000000" {
+	if got := happened(t, l); got != "grant.confirmed wallet.depleted grant.expired" || data(t, l, "grant.expired", "Remaining") != "5000000" {
 		t.Errorf("%s with %s left", got, data(t, l, "grant.expired", "Remaining"))
 	}
 }

@@ -206,6 +206,10 @@ func (d driven) path() string {
 	case "wallets":
 		id = wallet
 		d.w.must("PUT", "/v1/wallets/"+wallet+"/auto_topup", map[string]any{"threshold": "1", "amount": "20"})
+	case "webhook_endpoints":
+		id = d.w.must("POST", "/v1/webhook_endpoints", map[string]any{"url": "https://app.example.com/hook", "events": []string{"*"}}).str("id")
+	case "events":
+		id = d.w.must("GET", "/v1/events", nil).str("data.0.id")
 	case "debits":
 		id = make("/v1/usage", map[string]any{"amount": "0.25"})
 	case "holds", "topups":
