@@ -9,8 +9,8 @@ import (
 	"lockstep/stripeutil/stripesim"
 )
 
-// bought tops the customer up by hand and answers the payment, and the charge, that paid for it.
-func (w *world) bought(customer, stripeID, amount string) (paymentIntent, charge string) {
+// boughtBy tops the customer up by hand and answers the payment, and the charge, that paid for it.
+func (w *world) boughtBy(customer, stripeID, amount string) (paymentIntent, charge string) {
 	w.t.Helper()
 	a := w.must("POST", "/v1/topups", map[string]any{"customer": customer, "amount": amount})
 	if a.str("status") != "succeeded" {
@@ -26,8 +26,8 @@ func (w *world) bought(customer, stripeID, amount string) (paymentIntent, charge
 	return "", ""
 }
 
-// has waits until the customer's first wallet has so much available.
-func (w *world) has(customer, available string) {
+// left waits until the customer's first wallet has so much available.
+func (w *world) left(customer, available string) {
 	w.t.Helper()
 	w.eventually(customer+" has "+available, func() bool { return w.available(customer) == available })
 }
@@ -50,17 +50,17 @@ func TestRefunds(t *testing.T) {
 	w := newWorld(t)
 	do := operate(t)
 	wallet, stripeID := w.customer("acme", "", "pm_card_visa")
-	pi, _ := w.bought("acme", stripeID, "20")
+	pi, _ := w.boughtBy("acme", stripeID, "20")
 	w.must("POST", "/v1/grants", map[string]any{"customer": "acme", "amount": "3", "kind": "purchased", "priority": 90})
 	op := w.sim.Operator()
 	first := do(op.Refund(pi, 701))
-	w.has("acme", "15.99")
+	w.left("acme", "15.99")
 	w.inStep("acme")
 	do(op.Refund(pi, 99))
-	w.has("acme", "15")
+	w.left("acme", "15")
 	w.spend("acme", "12") // of the bought grant
 	do(op.Refund(pi, 0))  // 12.00: nothing of it left, 3 elsewhere, and 9 is owed
-	w.has("acme", "-9")
+	w.left("acme", "-9")
 	entries := w.must("GET", "/v1/wallets/"+wallet+"/entries", nil)
 	if entries.str("data.0.type") != "refund" || entries.str("data.0.amount") != "-12" || entries.str("data.0.parts.1.grant") != "" {
 		t.Errorf("the refund's entry: %v", entries)
@@ -70,9 +70,9 @@ func TestRefunds(t *testing.T) {
 		t.Errorf("usage in debt: %v", a)
 	}
 	w.must("POST", "/v1/grants", map[string]any{"customer": "acme", "amount": "10", "kind": "purchased"})
-	w.has("acme", "1")
+	w.left("acme", "1")
 	do(op.FailRefund(first))
-	w.has("acme", "8.01")
+	w.left("acme", "8.01")
 	w.inStep("acme")
 	if a := w.must("GET", "/v1/wallets/"+wallet+"/entries", nil); a.str("data.0.type") != "refund" || a.str("data.0.amount") != "7.01" {
 		t.Errorf("the refund that failed: %v", a)
@@ -86,15 +86,15 @@ func TestDisputes(t *testing.T) {
 	w := newWorld(t)
 	do := operate(t)
 	wallet, stripeID := w.customer("acme", "", "pm_card_visa")
-	_, charge := w.bought("acme", stripeID, "20")
-	_, other := w.bought("acme", stripeID, "30")
+	_, charge := w.boughtBy("acme", stripeID, "20")
+	_, other := w.boughtBy("acme", stripeID, "30")
 	if a := w.rule(wallet, refill(0)); a.str("state") != "armed" {
 		t.Fatal(a)
 	}
 	op := w.sim.Operator()
 	w.spend("acme", "5")
 	dispute := do(op.OpenDispute(charge, "fraudulent"))
-	w.has("acme", "25")
+	w.left("acme", "25")
 	w.eventually("the rule is paused", func() bool { state, reason := w.state(wallet); return state == "paused" && reason == "dispute" })
 	w.spend("acme", "21") // below the threshold, and nothing is charged
 	w.must("POST", "/v1/wallets/"+wallet+"/auto_topup/resume", nil)
@@ -102,15 +102,15 @@ func TestDisputes(t *testing.T) {
 		t.Errorf("resumed while the dispute is open: %s %s", state, reason)
 	}
 	do(op.CloseDispute(dispute, true))
-	w.has("acme", "24") // 4 + 20, which is no longer below 5
+	w.left("acme", "24") // 4 + 20, which is no longer below 5
 	w.eventually("the rule is armed", func() bool { state, _ := w.state(wallet); return state == "armed" })
 	w.inStep("acme")
 
 	inquiry := do(op.OpenInquiry(other, "general"))
 	do(op.CloseDispute(inquiry, false))
-	_, last := w.bought("acme", stripeID, "10")
+	_, last := w.boughtBy("acme", stripeID, "10")
 	lost := do(op.OpenDispute(last, "fraudulent"))
-	w.has("acme", "24")
+	w.left("acme", "24")
 	do(op.CloseDispute(lost, false))
 	w.eventually("the rule is armed after a lost dispute", func() bool { state, _ := w.state(wallet); return state == "armed" })
 	if w.available("acme") != "24" {
@@ -137,8 +137,8 @@ func TestClawbacksOfScrambledEvents(t *testing.T) {
 			do := operate(t)
 			w.sim.InjectDelivery(stripesim.DeliveryFault{Kind: kind, Times: 1000})
 			_, stripeID := w.customer("acme", "", "pm_card_visa")
-			pi, charge := w.bought("acme", stripeID, "20")
-			_, disputed := w.bought("acme", stripeID, "10")
+			pi, charge := w.boughtBy("acme", stripeID, "20")
+			_, disputed := w.boughtBy("acme", stripeID, "10")
 			op := w.sim.Operator()
 			re := do(op.Refund(pi, 500))
 			do(op.Refund(charge, 300))
