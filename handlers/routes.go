@@ -32,6 +32,7 @@ func (s *Server) table() []route {
 		{"PATCH /v1/wallets/{id}", "write", s.patchWallet},
 		{"GET /v1/wallets/{id}/balance", "read", s.getBalance},
 		{"GET /v1/wallets/{id}/entries", "read", s.listEntries},
+		{"GET /v1/wallets/{id}/forecast", "read", s.getForecast},
 		{"PUT /v1/wallets/{id}/auto_topup", "write", s.putRule},
 		{"GET /v1/wallets/{id}/auto_topup", "read", s.getRule},
 		{"POST /v1/wallets/{id}/auto_topup/pause", "write", s.pauseRule},

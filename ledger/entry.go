@@ -51,8 +51,6 @@ func (l *Ledger) DebitByID(ctx context.Context, id string) (Debit, error) {
 
 // BalanceAt is a wallet's balance as of a moment, and the seq of the last entry by then.
 func (l *Ledger) BalanceAt(ctx context.Context, w *Wallet, at time.Time) (Balance, int64, error) {
-	var e Entry
-	_, err := l.getRow(ctx, &e, `select `+entryColumns+` from entries where bucket = $1 and wallet_id = $2 and created_at <= $3
-		order by seq desc limit 1`, w.Bucket, w.ID, at)
+	e, err := entryAt(l.getter(ctx), w.Bucket, w.ID, at)
 	return e.balance(), e.Seq, err
 }

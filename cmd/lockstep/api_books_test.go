@@ -1,0 +1,34 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+// A forecast says how fast credit goes, how long it lasts, and what expires next; of no wallet it says nothing.
+func TestForecast(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quiet)
+	wallet, _ := w.customer("acme", "100", "")
+	path := "/v1/wallets/" + wallet + "/forecast"
+	w.refuses([]refuse{
+		{"no such wallet", "GET", "/v1/wallets/wal_nothing/forecast", nil, notFound},
+		{"a window", "GET", path + "?window=hour", nil, bad("parameter_unknown", "window")},
+	})
+	if a := w.must("GET", path, nil); a.str("object") != "forecast" || a.str("wallet") != wallet || a.str("asset") != "usd" || a.str("available") != "100" ||
+		a.str("burn.0.used") != "0" || a.str("burn.0.per_hour") != "0" || a.at("burn.0.empty_at") != nil || a.at("burn.0.minutes_left") != nil || a.at("next_expiry") != nil {
+		t.Errorf("nothing used: %v", a)
+	}
+	w.advance(48 * time.Hour)
+	expires := w.clock.now().Add(time.Hour).UTC().Format(time.RFC3339)
+	g := w.must("POST", "/v1/grants", map[string]any{"customer": "acme", "amount": "5", "expires_at": expires, "priority": 90})
+	w.usage("acme", "10")
+	a := w.must("GET", path, nil)
+	for path, want := range map[string]string{"available": "95", "burn.0.window": "hour", "burn.0.used": "10", "burn.0.per_hour": "10", "burn.0.minutes_left": "570",
+		"burn.1.window": "day", "burn.1.per_hour": "0.416666667", "burn.2.window": "week", "burn.2.used": "10",
+		"next_expiry.amount": "5", "next_expiry.grant": g.str("id"), "next_expiry.at": g.str("expires_at")} {
+		if got := a.str(path); got != want {
+			t.Errorf("%s is %q, want %q: %v", path, got, want, a)
+		}
+	}
+}
