@@ -41,6 +41,7 @@ type ruleJSON struct {
 	Enabled          bool          `json:"enabled"`
 	Threshold        *string       `json:"threshold"`
 	ThresholdPercent *int16        `json:"threshold_percent"`
+	RunwayMinutes    *int32        `json:"runway_minutes"`
 	Amount           *string       `json:"amount"`
 	Target           *string       `json:"target"`
 	SpendCap         *capJSON      `json:"spend_cap"`
@@ -56,7 +57,7 @@ type ruleJSON struct {
 
 func newRule(r *ledger.RuleView) *ruleJSON {
 	v := &ruleJSON{Object: "auto_topup", Wallet: r.Wallet, Enabled: r.Enabled, Threshold: optionalSteps(r.Threshold, r.Scale),
-		ThresholdPercent: r.ThresholdPercent, Amount: optionalSteps(r.Amount, r.Scale), Target: optionalSteps(r.Target, r.Scale),
+		ThresholdPercent: r.ThresholdPercent, RunwayMinutes: r.RunwayMinutes, Amount: optionalSteps(r.Amount, r.Scale), Target: optionalSteps(r.Target, r.Scale),
 		Mode: r.Mode, Settlement: r.Settlement, PaymentMethod: r.PaymentMethod,
 		Grant: ruleGrantJSON{r.GrantKind, r.GrantPriority, r.GrantExpiresInDays}, State: r.State, Pause: pauseJSON(r),
 		Spent: spentJSON{r.Spent, r.Currency, stamp(r.From), stamp(r.To)}, UpdatedAt: stamp(r.UpdatedAt)}
@@ -100,6 +101,7 @@ type ruleRequest struct {
 	Enabled          *bool    `json:"enabled"`
 	Threshold        *string  `json:"threshold"`
 	ThresholdPercent *int16   `json:"threshold_percent"`
+	RunwayMinutes    *int32   `json:"runway_minutes"`
 	Amount           *string  `json:"amount"`
 	Target           *string  `json:"target"`
 	SpendCap         *capJSON `json:"spend_cap"`
@@ -114,7 +116,7 @@ type ruleRequest struct {
 }
 
 func (q *ruleRequest) rule() (in ledger.RuleInput, err error) {
-	in = ledger.RuleInput{Enabled: q.Enabled == nil || *q.Enabled, ThresholdPercent: q.ThresholdPercent, Mode: deref(q.Mode),
+	in = ledger.RuleInput{Enabled: q.Enabled == nil || *q.Enabled, ThresholdPercent: q.ThresholdPercent, RunwayMinutes: q.RunwayMinutes, Mode: deref(q.Mode),
 		Settlement: deref(q.Settlement), PaymentMethod: deref(q.PaymentMethod), GrantPriority: ledger.DefaultPriority,
 		MinimumCharge: stripeutil.MinimumCharge}
 	if err := filled(field{"mode", q.Mode}, field{"settlement", q.Settlement}, field{"payment_method", q.PaymentMethod}); err != nil {

@@ -129,10 +129,19 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 		}
 	}
 	have := w.Available() + w.Pending
-	limit := r.below(w)
+	limit, mark, err := t.limits(w, &r)
+	if err != nil {
+		return nil, err
+	}
 	amount, charge, ok := r.size(have, w.Scale, p)
-	if have >= limit || !ok {
-		return &limit, t.unpauseCap(&r)
+	if have >= mark || !ok {
+		return &mark, t.unpauseCap(&r)
+	}
+	if have >= limit { // near it: a pause at the cap neither begins nor ends
+		if r.PauseReason != nil {
+			return nil, nil
+		}
+		return &mark, nil
 	}
 	from, to := period(deref(r.CapInterval), t.now)
 	var spent int64
@@ -149,7 +158,7 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 		return nil, err
 	}
 	if err := t.fits(w, amount); IsCode(err, CodeInvalid) {
-		return &limit, nil // a rule that can't act must not refuse the debit that asked it to
+		return &mark, nil // a rule that can't act must not refuse the debit that asked it to
 	} else if err != nil {
 		return nil, err
 	}

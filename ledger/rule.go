@@ -13,6 +13,7 @@ type Rule struct {
 	Enabled            bool       `db:"enabled"`
 	Threshold          *int64     `db:"threshold"`
 	ThresholdPercent   *int16     `db:"threshold_percent"`
+	RunwayMinutes      *int32     `db:"runway_minutes"` // acts also when the balance would not last that long
 	Amount             *int64     `db:"amount"`
 	Target             *int64     `db:"target"`
 	CapAmount          *int64     `db:"cap_amount"`
@@ -32,7 +33,7 @@ type Rule struct {
 	UpdatedAt          time.Time  `db:"updated_at"`
 }
 
-const ruleColumns = `bucket, wallet_id, enabled, threshold, threshold_percent, amount, target, cap_amount, cap_currency,
+const ruleColumns = `bucket, wallet_id, enabled, threshold, threshold_percent, runway_minutes, amount, target, cap_amount, cap_currency,
 	cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
 	pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at`
 
@@ -50,6 +51,7 @@ type RuleInput struct {
 	Enabled            bool
 	Threshold          *Decimal
 	ThresholdPercent   *int16
+	RunwayMinutes      *int32 // beside a threshold
 	Amount, Target     *Decimal
 	Cap                *Money
 	CapInterval        string
@@ -64,7 +66,8 @@ type RuleInput struct {
 
 // rule turns what was asked for into a rule of the wallet, or refuses it.
 func (in RuleInput) rule(w *Wallet, asset Asset) (Rule, error) {
-	r := Rule{Bucket: w.Bucket, Wallet: w.ID, Enabled: in.Enabled, ThresholdPercent: in.ThresholdPercent, Mode: in.Mode,
+	r := Rule{Bucket: w.Bucket, Wallet: w.ID, Enabled: in.Enabled, ThresholdPercent: in.ThresholdPercent,
+		RunwayMinutes: in.RunwayMinutes, Mode: in.Mode,
 		Settlement: in.Settlement, PaymentMethod: ref(in.PaymentMethod), GrantKind: in.GrantKind, GrantPriority: in.GrantPriority,
 		GrantExpiresInDays: in.GrantExpiresInDays}
 	defaultTo(&r.Mode, "charge")
@@ -90,6 +93,8 @@ func (in RuleInput) rule(w *Wallet, asset Asset) (Rule, error) {
 		return Rule{}, refuse(CodeInvalid, "threshold_percent", "give threshold or threshold_percent, not both")
 	case in.ThresholdPercent != nil && (*in.ThresholdPercent < 1 || *in.ThresholdPercent > 99):
 		return Rule{}, refuse(CodeInvalid, "threshold_percent", "threshold_percent is 1 to 99")
+	case in.RunwayMinutes != nil && (*in.RunwayMinutes < 1 || *in.RunwayMinutes > maxRunway):
+		return Rule{}, refuse(CodeInvalid, "runway_minutes", "runway_minutes is 1 to %d, or null for none", maxRunway)
 	case in.Amount == nil && in.Target == nil:
 		return Rule{}, refuse(CodeMissing, "amount", "amount or target is missing")
 	case in.Amount != nil && in.Target != nil:
@@ -124,15 +129,9 @@ func defaultTo(s *string, value string) {
 // checkSize refuses a rule that could never act: a target that is no refill, a charge below Stripe's
 // minimum, a cap below one top-up.
 func (in RuleInput) checkSize(r *Rule, w *Wallet, p price) error {
-	smallest := deref(r.Amount)
-	if r.Target != nil {
-		smallest = *r.Target - deref(r.Threshold)
-		if r.ThresholdPercent != nil {
-			smallest = *r.Target / 100 * int64(100-*r.ThresholdPercent)
-		}
-		if smallest <= 0 {
-			return refuse(CodeInvalid, "target", "target must be above threshold: the refill would end below where it starts")
-		}
+	smallest := r.smallest()
+	if smallest <= 0 {
+		return refuse(CodeInvalid, "target", "target must be above threshold: the refill would end below where it starts")
 	}
 	charge, ok := p.charge(smallest, w.Scale)
 	if !ok || charge > maxCharge {
@@ -140,6 +139,12 @@ func (in RuleInput) checkSize(r *Rule, w *Wallet, p price) error {
 	}
 	if in.MinimumCharge != nil && r.Amount != nil && charge < in.MinimumCharge(p.currency) {
 		return refuse(CodeInvalid, "amount", "one top-up would charge %d, and Stripe charges no less than %d in %s's smallest unit", charge, in.MinimumCharge(p.currency), p.currency)
+	}
+	if in.MinimumCharge != nil && r.Target != nil && r.RunwayMinutes != nil {
+		if early, _ := p.charge(smallest/4, w.Scale); early < in.MinimumCharge(p.currency) {
+			return refuse(CodeInvalid, "target", "target must be further above threshold: with runway_minutes a refill may be a quarter of the way, which would charge %d, and Stripe charges no less than %d in %s's smallest unit",
+				early, in.MinimumCharge(p.currency), p.currency)
+		}
 	}
 	if in.Cap == nil {
 		return nil
@@ -274,8 +279,8 @@ func (t *tx) saveRule(r Rule) error {
 	t.ruleSaved(r)
 	return t.exec(`insert into topup_rules (bucket, wallet_id, enabled, threshold, threshold_percent, amount, target,
 			cap_amount, cap_currency, cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
-			pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+			pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at, runway_minutes)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
 		on conflict (bucket, wallet_id) do update set enabled = excluded.enabled, threshold = excluded.threshold,
 			threshold_percent = excluded.threshold_percent, amount = excluded.amount,
 			target = excluded.target, cap_amount = excluded.cap_amount, cap_currency = excluded.cap_currency,
@@ -283,10 +288,10 @@ func (t *tx) saveRule(r Rule) error {
 			payment_method = excluded.payment_method, grant_kind = excluded.grant_kind, grant_priority = excluded.grant_priority,
 			grant_expires_in_days = excluded.grant_expires_in_days, pause_reason = excluded.pause_reason,
 			pause_since = excluded.pause_since, pause_until = excluded.pause_until, pause_method = excluded.pause_method,
-			pause_topup = excluded.pause_topup, updated_at = excluded.updated_at`,
+			pause_topup = excluded.pause_topup, updated_at = excluded.updated_at, runway_minutes = excluded.runway_minutes`,
 		r.Bucket, r.Wallet, r.Enabled, r.Threshold, r.ThresholdPercent, r.Amount, r.Target,
 		r.CapAmount, r.CapCurrency, r.CapInterval, r.Mode, r.Settlement, r.PaymentMethod, r.GrantKind, r.GrantPriority, r.GrantExpiresInDays,
-		r.PauseReason, r.PauseSince, r.PauseUntil, r.PauseMethod, r.PauseTopup, t.now)
+		r.PauseReason, r.PauseSince, r.PauseUntil, r.PauseMethod, r.PauseTopup, t.now, r.RunwayMinutes)
 }
 
 // pause stops a rule with its reason. A pause by hand stays one.

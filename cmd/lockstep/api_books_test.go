@@ -32,3 +32,28 @@ func TestForecast(t *testing.T) {
 		}
 	}
 }
+
+// A rule with a runway says so, refuses what is none, and refills in a spike, by itself, long before the threshold.
+func TestRunway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quiet)
+	wallet, _ := w.customer("acme", "100", "pm_card_visa")
+	path := "/v1/wallets/" + wallet + "/auto_topup"
+	body := map[string]any{"threshold": "5", "amount": "20", "runway_minutes": 30}
+	var cases []refuse
+	for what, v := range map[string]any{"none": 0, "below zero": -1, "over thirty days": 43201, "a text": "30", "a fraction": 0.5, "a huge number": rawNumber("99999999999")} {
+		cases = append(cases, refuse{what, "PUT", path, with(body, "runway_minutes", v), bad("parameter_invalid", "runway_minutes")})
+	}
+	w.refuses(append(cases, refuse{"no threshold", "PUT", path, map[string]any{"amount": "20", "runway_minutes": 30}, bad("parameter_missing", "threshold")}))
+	if a := w.rule(wallet, with(body, "runway_minutes", nil)); a.status != 200 || a.at("runway_minutes") != nil {
+		t.Errorf("no runway: %v", a)
+	}
+	if a := w.rule(wallet, body); a.str("runway_minutes") != "30" || a.str("threshold") != "5" || a.str("state") != "armed" {
+		t.Errorf("a runway: %v", a)
+	}
+	w.usage("acme", "20") // 4 a minute: 120 are needed
+	w.eventually("the spike is refilled", func() bool { return w.available("acme") == "120" })
+	if a := w.must("GET", "/v1/topups?customer=acme", nil); a.str("data.0.trigger") != "auto" || a.at("data.2") != nil {
+		t.Errorf("its top-ups: %v", a)
+	}
+}

@@ -38,6 +38,7 @@ func (g *gateway) startWorkers(ctx context.Context) <-chan struct{} {
 	wg.Go(func() { g.loop(ctx, "deliveries", time.Second, g.ledger.DeliveriesDue(), g.deliverDue) })
 	wg.Go(func() { g.loop(ctx, "old events", time.Hour, nil, g.pruneEvents) })
 	wg.Go(func() { g.loop(ctx, "expiry warnings", 5*time.Second, nil, g.warnExpiring) })
+	wg.Go(func() { g.loop(ctx, "runways", 3*time.Second, nil, g.ledger.LookAhead) })
 	wg.Go(func() { g.loop(ctx, "customers", 30*time.Second, nil, g.linkCustomers) })
 	done := make(chan struct{})
 	go func() { wg.Wait(); g.outbound.wg.Wait(); close(done) }()
