@@ -175,6 +175,9 @@ func decodeJSON(body []byte, in any) error {
 	}
 	if errors.As(err, &wrong) {
 		field, _, _ := strings.Cut(wrong.Field, "metadata.") // whose names are the caller's
+		if own, rest, ok := strings.Cut(field, "."); ok && own != strings.ToLower(own) {
+			field = rest // own names a struct that is embedded, not a field of the caller's
+		}
 		if field == "" {
 			field = "metadata"
 		}

@@ -37,6 +37,7 @@ func (s *Server) table() []route {
 		{"GET /v1/wallets/{id}/auto_topup", "read", s.getRule},
 		{"POST /v1/wallets/{id}/auto_topup/pause", "write", s.pauseRule},
 		{"POST /v1/wallets/{id}/auto_topup/resume", "write", s.resumeRule},
+		{"POST /v1/wallets/{id}/auto_topup/simulate", "read|write", s.simulateRule},
 
 		{"PUT /v1/assets/{code}", "write", s.putAsset},
 		{"GET /v1/assets/{code}", "read", s.getAsset},

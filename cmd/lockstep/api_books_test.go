@@ -57,3 +57,50 @@ func TestRunway(t *testing.T) {
 		t.Errorf("its top-ups: %v", a)
 	}
 }
+
+// A simulation refuses what PUT would refuse, answers what a rule would have done, and books nothing.
+func TestSimulate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quiet)
+	wallet, _ := w.customer("acme", "100", "")
+	path := "/v1/wallets/" + wallet + "/auto_topup/simulate"
+	rule := map[string]any{"days": 7, "threshold": "5", "amount": "20", "spend_cap": map[string]any{"amount": 4000, "currency": "usd", "interval": "month"}}
+	w.refuses([]refuse{
+		{"no such wallet", "POST", "/v1/wallets/wal_nothing/auto_topup/simulate", rule, notFound},
+		{"no rule", "POST", path, map[string]any{"days": 7}, bad("parameter_missing", "threshold")},
+		{"no days", "POST", path, with(rule, "days", 0), bad("parameter_invalid", "days")},
+		{"too many days", "POST", path, with(rule, "days", 401), bad("parameter_invalid", "days")},
+		{"days as a text", "POST", path, with(rule, "days", "7"), bad("parameter_invalid", "days")},
+		{"half a rule", "POST", path, map[string]any{"days": 7, "threshold": "5"}, bad("parameter_missing", "amount")},
+		{"a rule that can't act", "POST", path, with(rule, "amount", "0.49"), bad("parameter_invalid", "amount")},
+		{"a cap below one top-up", "POST", path, with(rule, "amount", "40.01"), bad("parameter_invalid", "spend_cap.amount")},
+		{"a threshold that is a number", "POST", path, with(rule, "threshold", 5), bad("parameter_invalid", "threshold")},
+		{"an unknown field", "POST", path, with(rule, "weeks", 1), bad("parameter_unknown", "weeks")},
+		{"an empty key", "POST", path, with(rule, "idempotency_key", ""), bad("parameter_invalid", "idempotency_key")},
+	})
+	for range 12 {
+		w.usage("acme", "8")
+	}
+	before := w.books()
+	a := w.must("POST", path, with(rule, "threshold", "50"))
+	for path, want := range map[string]string{"object": "simulation", "wallet": wallet, "events": "13", "topups.count": "2", "topups.amount": "40", "topups.charged.amount": "4000",
+		"topups.charged.currency": "usd", "cap.refused": "1", "depleted.at": "", "depleted.debits_refused": "0", "depleted.short": "0", "lowest": "0", "highest": "100", "ending": "44",
+		"charges.0.amount": "20", "charges.0.charge.amount": "2000", "charges.2": ""} {
+		if got := a.str(path); got != want {
+			t.Errorf("%s is %q, want %q: %v", path, got, want, a)
+		}
+	}
+	if after := w.books(); after != before {
+		t.Errorf("booked: %s, before %s", after, before)
+	}
+	first := w.must("POST", path, rule, "Idempotency-Key", "s1")
+	w.usage("acme", "1")
+	if again := w.must("POST", path, rule, "Idempotency-Key", "s1"); string(again.raw) != string(first.raw) || again.header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("under one key: %v, then %v", first, again)
+	}
+	w.refused("another under its key", w.call("POST", path, with(rule, "days", 8), "Idempotency-Key", "s1"), reusedKey)
+	w.rule(wallet, map[string]any{"enabled": false, "threshold": "50", "amount": "20"})
+	if a := w.must("POST", path, nil); a.str("events") != "14" || a.str("topups.count") != "3" {
+		t.Errorf("the wallet's own rule, were it enabled: %v", a)
+	}
+}
