@@ -67,6 +67,8 @@ func (s *Server) table() []route {
 		{"GET /v1/topups/{id}", "read", s.getTopup},
 		{"POST /v1/topups/{id}/cancel", "write", s.cancelTopup},
 
+		{"GET /v1/reports/revenue", "read", s.getRevenue},
+
 		{"POST /v1/reconcile", "write", s.postReconcile},
 
 		{"POST /v1/webhook_endpoints", "write", s.postEndpoint},
@@ -124,6 +126,7 @@ var queries = map[string][]string{
 	"GET /v1/webhook_endpoints":            {"limit", "starting_after"},
 
 	"GET /v1/webhook_endpoints/{id}/deliveries": {"limit", "starting_after"},
+	"GET /v1/reports/revenue":                   {"from", "to", "format"},
 }
 
 // plain is a route for everybody that does not speak JSON.

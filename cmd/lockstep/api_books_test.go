@@ -1,6 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"encoding/csv"
+	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -102,5 +107,76 @@ func TestSimulate(t *testing.T) {
 	w.rule(wallet, map[string]any{"enabled": false, "threshold": "50", "amount": "20"})
 	if a := w.must("POST", path, nil); a.str("events") != "14" || a.str("topups.count") != "3" {
 		t.Errorf("the wallet's own rule, were it enabled: %v", a)
+	}
+}
+
+// The revenue report is refused for what is no time or format, and says the same as JSON and as CSV; what Stripe spent
+// of the balance there is earned, what somebody gave there is sold, and a top-up is sold when it was paid.
+func TestRevenueReport(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const path = "/v1/reports/revenue"
+	w.refuses([]refuse{
+		{"a format there is not", "GET", path + "?format=xml", nil, bad("parameter_invalid", "format")},
+		{"no format", "GET", path + "?format=", nil, bad("parameter_invalid", "format")},
+		{"from no time", "GET", path + "?from=2026-01", nil, bad("parameter_invalid", "from")},
+		{"to no time", "GET", path + "?to=yesterday", nil, bad("parameter_invalid", "to")},
+		{"backwards", "GET", path + "?from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z", nil, bad("parameter_invalid", "to")},
+		{"no time at all", "GET", path + "?from=2026-02-01T00:00:00Z&to=2026-02-01T00:00:00Z", nil, bad("parameter_invalid", "to")},
+		{"ten years", "GET", path + "?from=2016-02-01T00:00:00Z&to=2026-01-01T00:00:00Z", nil, bad("parameter_invalid", "from")},
+		{"of a customer", "GET", path + "?customer=acme", nil, bad("parameter_unknown", "customer")},
+	})
+	_, stripeID := w.armed("acme", "pm_card_visa", 0)
+	w.inStep("acme")
+	if _, err := w.sim.Operator().AdjustBalance(stripeID, -500, "usd", "goodwill"); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the goodwill is booked", func() bool { return w.available("acme") == "15" })
+	if _, err := w.sim.Operator().AdjustBalance(stripeID, 300, "usd", "taken"); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("what was taken is booked", func() bool { return w.available("acme") == "12" })
+	w.usage("acme", "10")
+	w.eventually("the top-up is booked", func() bool { return w.available("acme") == "22" })
+	month := w.clock.now().UTC().Format("2006-01")
+	from := w.clock.now().UTC().Add(-time.Hour).Format(time.RFC3339)
+	a := w.must("GET", path+"?from="+from, nil)
+	sold, earned, closing := 0.0, 0.0, 0.0
+	for i := range 4 {
+		at := fmt.Sprintf("rows.%d.", i)
+		if a.str(at+"currency") == "" {
+			break
+		}
+		for _, f := range []struct {
+			name string
+			sum  *float64
+		}{{"sold", &sold}, {"earned", &earned}, {"closing", &closing}} {
+			n, err := strconv.ParseFloat(a.str(at+f.name), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			*f.sum += n
+		}
+	}
+	if a.str("object") != "revenue_report" || a.str("rows.0.period") == "" || sold != 35 || earned != 13 || closing != 22 {
+		t.Errorf("sold %v, earned %v, closing %v: %v", sold, earned, closing, a)
+	}
+	text := w.must("GET", path+"?format=csv&from="+from, nil)
+	if ct := text.header.Get("Content-Type"); !strings.HasPrefix(ct, "text/csv") {
+		t.Errorf("Content-Type %q", ct)
+	}
+	lines, err := csv.NewReader(bytes.NewReader(text.raw)).ReadAll()
+	if err != nil || len(lines) < 3 || strings.Join(lines[0], " ") != "period currency kind opening sold earned breakage refunded closing" {
+		t.Fatalf("%q: %v", text.raw, err)
+	}
+	for i, line := range lines[1:] {
+		for c, name := range lines[0] {
+			if want := a.str(fmt.Sprintf("rows.%d.%s", i, name)); line[c] != want {
+				t.Errorf("row %d: %s is %q as CSV, %q as JSON", i, name, line[c], want)
+			}
+		}
+	}
+	if a := w.must("GET", path, nil); !strings.HasPrefix(a.str("from"), month+"-01T00:00:00") || a.str("rows.0.period") != month {
+		t.Errorf("the month so far: %v", a)
 	}
 }
