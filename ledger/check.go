@@ -2,7 +2,10 @@ package ledger
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,125 +18,193 @@ type Finding struct {
 
 func (f Finding) String() string { return f.Invariant + ": " + f.Subject + ": " + f.Detail }
 
-// invariants are what is always true, each as a query for what breaks it: subject and detail.
+// invariants are what is always true, each as a query for what breaks it: subject and detail. What they are about lies
+// in one bucket, so each looks at the buckets from $1 to $2.
 var invariants = []struct{ name, query string }{
 	{"a wallet's total is the sum of its entries, and its seq their number", `
 		select w.id, format('total %s, entries sum to %s; seq %s, entries %s', w.total, coalesce(e.sum, 0), w.seq, coalesce(e.n, 0))
 		from wallets w left join (select bucket, wallet_id, sum(amount) as sum, sum(held) as held, count(*) as n, max(seq) as last
-			from entries group by bucket, wallet_id) e on e.bucket = w.bucket and e.wallet_id = w.id
-		where w.total <> coalesce(e.sum, 0) or w.held <> coalesce(e.held, 0) or w.seq <> coalesce(e.n, 0) or w.seq <> coalesce(e.last, 0)`},
+			from entries where bucket between $1 and $2 group by bucket, wallet_id) e on e.bucket = w.bucket and e.wallet_id = w.id
+		where w.bucket between $1 and $2
+			and (w.total <> coalesce(e.sum, 0) or w.held <> coalesce(e.held, 0) or w.seq <> coalesce(e.n, 0) or w.seq <> coalesce(e.last, 0))`},
 	{"balance_after follows from the entry before, and time does not go back", `
 		select id, format('seq %s: %s after %s with %s', seq, balance_after, before, amount) from (
 			select id, seq, amount, held, balance_after, held_after, created_at,
 				coalesce(lag(balance_after) over w, 0) as before, coalesce(lag(held_after) over w, 0) as held_before,
 				coalesce(lag(created_at) over w, '-infinity') as at_before, coalesce(lag(seq) over w, 0) as seq_before
-			from entries window w as (partition by bucket, wallet_id order by seq)) e
+			from entries where bucket between $1 and $2 window w as (partition by bucket, wallet_id order by seq)) e
 		where balance_after <> before + amount or held_after <> held_before + held or created_at < at_before or seq <> seq_before + 1`},
 	{"usage so far is what debits and captures took less what was given back", `
 		select id, format('seq %s: used %s after %s', seq, used_after, before) from (
 			select e.id, e.seq, e.used_after, lag(e.used_after, 1, 0::bigint) over w as before, case when e.type in ('debit', 'capture', 'reversal') then e.amount else 0 end as took
-			from entries e where e.seal is not null window w as (partition by e.bucket, e.wallet_id order by e.seq)) e
+			from entries e where e.bucket between $1 and $2 and e.seal is not null window w as (partition by e.bucket, e.wallet_id order by e.seq)) e
 		where before - took <> used_after`},
 	{"every entry has the seal that follows from the one before it, and the wallet has the last", `
 		select coalesce(e.id, w.id), case when e.id is null then 'the last seal is not the wallet''s' else format('seq %s of %s was changed, or the one before it', e.seq, e.wallet_id) end
 		from (select *, lag(seal) over one as before, lead(seq) over one is null as last
-			from entries where seal is not null window one as (partition by bucket, wallet_id order by seq)) e
-		full join wallets w on w.bucket = e.bucket and w.id = e.wallet_id and e.last and w.seal = e.seal
+			from entries where bucket between $1 and $2 and seal is not null window one as (partition by bucket, wallet_id order by seq)) e
+		full join (select bucket, id, seal from wallets where bucket between $1 and $2) w on w.bucket = e.bucket and w.id = e.wallet_id and e.last and w.seal = e.seal
 		where e.id is not null and (e.seal <> ` + sealedSQL + ` or e.last and w.id is null) or e.id is null and w.seal is not null`},
 	{"nobody is left untold of a balance: it is where the last look left the alerts", `
 		select id, format('%s with %s available, quiet from %s to below %s', alert_state, total - held, quiet_from, quiet_below) from wallets
-		where total - held < coalesce(quiet_from, total - held) or total - held >= quiet_below
-			or (alert_state = 'depleted') <> (total - held + overdraft_limit <= 0)`},
+		where bucket between $1 and $2 and (total - held < coalesce(quiet_from, total - held) or total - held >= quiet_below
+			or (alert_state = 'depleted') <> (total - held + overdraft_limit <= 0))`},
 	{"an entry's parts sum to its amount", `
 		select id, format('amount %s, parts %s', amount, parts) from entries
-		where amount <> coalesce((select sum(split_part(p, ':', 2)::bigint) from string_to_table(nullif(parts, ''), ',') p), 0)`},
+		where bucket between $1 and $2 and amount <> coalesce((select sum(split_part(p, ':', 2)::bigint) from string_to_table(nullif(parts, ''), ',') p), 0)`},
 	{"a grant has left what its entries' parts say", `
 		select g.id, format('remaining %s, parts sum to %s', case when g.in_force then g.remaining end, coalesce(p.sum, 0))
 		from grants g left join (select e.bucket, split_part(p, ':', 1) as id, sum(split_part(p, ':', 2)::bigint) as sum
-			from entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p group by 1, 2) p on p.bucket = g.bucket and p.id = g.id
-		where case when g.in_force then g.remaining else 0 end <> coalesce(p.sum, 0)`},
+			from entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p where e.bucket between $1 and $2 group by 1, 2) p on p.bucket = g.bucket and p.id = g.id
+		where g.bucket between $1 and $2 and case when g.in_force then g.remaining else 0 end <> coalesce(p.sum, 0)`},
 	{"every part is of a grant of the entry's wallet, or is debt", `
 		select e.id, p from entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p
 		left join grants g on g.bucket = e.bucket and g.id = split_part(p, ':', 1) and g.wallet_id = e.wallet_id
-		where g.id is null and split_part(p, ':', 1) not in ('', 'stripe')`},
+		where e.bucket between $1 and $2 and g.id is null and split_part(p, ':', 1) not in ('', 'stripe')`},
 	{"a wallet's total is what its grants have left less its debt", `
 		select w.id, format('total %s, grants %s, debt %s', w.total, coalesce(sum(g.remaining), 0), w.debt)
 		from wallets w left join grants g on g.bucket = w.bucket and g.wallet_id = w.id and g.in_force
-		group by w.bucket, w.id having w.total <> coalesce(sum(g.remaining), 0) - w.debt or w.held <> coalesce(sum(g.held), 0)`},
+		where w.bucket between $1 and $2 group by w.bucket, w.id having w.total <> coalesce(sum(g.remaining), 0) - w.debt or w.held <> coalesce(sum(g.held), 0)`},
 	{"what open holds pin is held on their grants, and nothing else is", `
 		select coalesce(g.id, p.id), format('held %s, pinned %s', g.held, p.pinned)
 		from (select h.bucket, split_part(part, ':', 1) as id, sum(split_part(part, ':', 2)::bigint) as pinned
-			from holds h cross join lateral string_to_table(nullif(h.parts, ''), ',') part where h.status = 'open' group by 1, 2) p
-		full join grants g on g.bucket = p.bucket and g.id = p.id
+			from holds h cross join lateral string_to_table(nullif(h.parts, ''), ',') part where h.bucket between $1 and $2 and h.status = 'open' group by 1, 2) p
+		full join (select bucket, id, held from grants where bucket between $1 and $2) g on g.bucket = p.bucket and g.id = p.id
 		where coalesce(g.held, 0) <> coalesce(p.pinned, 0)`},
 	{"no more of a debit was given back than was taken", `
 		select r.refers_to, format('%s given back of %s', r.amount, -d.amount)
-		from (select bucket, refers_to, sum(amount) as amount from entries where type = 'reversal' group by 1, 2) r
+		from (select bucket, refers_to, sum(amount) as amount from entries where bucket between $1 and $2 and type = 'reversal' group by 1, 2) r
 		left join entries d on d.bucket = r.bucket and d.id = 'ent_' || substr(r.refers_to, 5) and d.type = 'debit'
 		where d.id is null or r.amount > -d.amount`},
 	{"no more of a grant was taken back than it was, and each taking is an entry of its refund or dispute", `
 		select grant_id, format('%s taken back of %s, entries %s', taken, g.amount, entries)
 		from (select k.bucket, k.grant_id, sum(k.steps) filter (where not k.returned) as taken, sum(k.steps) as steps,
 				-sum(e.amount) filter (where e.refers_to = k.id and e.type in ('refund', 'dispute')) as entries
-			from clawback_grants k left join entries e on e.bucket = k.bucket and e.id = k.entry_id group by 1, 2) k
+			from clawback_grants k left join entries e on e.bucket = k.bucket and e.id = k.entry_id where k.bucket between $1 and $2 group by 1, 2) k
 		left join grants g on g.bucket = k.bucket and g.id = k.grant_id
 		where g.id is null or k.taken > g.amount or k.steps is distinct from k.entries`},
 	{"a wallet's pending is its grants that wait for a payment", `
 		select w.id, format('pending %s, grants %s', w.pending, coalesce(sum(g.amount), 0))
 		from wallets w left join grants g on g.bucket = w.bucket and g.wallet_id = w.id and g.status = 'pending'
-		group by w.bucket, w.id having w.pending <> coalesce(sum(g.amount), 0)`},
+		where w.bucket between $1 and $2 group by w.bucket, w.id having w.pending <> coalesce(sum(g.amount), 0)`},
 	{"a grant that can be spent is live, and no other", `
 		select id, format('%s, in force %s, remaining %s, live %s', status, in_force, remaining, live) from grants
-		where live <> (in_force and status = 'confirmed' and remaining > 0)`},
+		where bucket between $1 and $2 and live <> (in_force and status = 'confirmed' and remaining > 0)`},
 	{"a top-up has its grant: confirmed when it was paid, pending while it may be, voided when not", `
 		select t.id, format('%s with grant %s', t.status, g.status)
 		from topups t left join grants g on g.bucket = t.bucket and g.id = t.grant_id and g.source_id = t.id
-		where g.id is null or case t.status when 'succeeded' then g.status in ('pending', 'voided') and not g.in_force
-			when 'failed' then g.status <> 'voided' when 'canceled' then g.status <> 'voided' else g.status <> 'pending' end`},
+		where t.bucket between $1 and $2 and (g.id is null or case t.status when 'succeeded' then g.status in ('pending', 'voided') and not g.in_force
+			when 'failed' then g.status <> 'voided' when 'canceled' then g.status <> 'voided' else g.status <> 'pending' end)`},
 	{"at most one top-up of a wallet is in flight", `
-		select wallet_id, format('%s in flight', count(*)) from topups where status in ('pending', 'processing', 'action_required')
+		select wallet_id, format('%s in flight', count(*)) from topups where bucket between $1 and $2 and status in ('pending', 'processing', 'action_required')
 		group by bucket, wallet_id having count(*) > 1`},
 	{"what auto top-up charged and may charge stays within the cap in force", `
-		select id, format('used %s of %s', cap_used, cap_amount) from topups where trigger = 'auto' and cap_used > cap_amount`},
+		select id, format('used %s of %s', cap_used, cap_amount) from topups where bucket between $1 and $2 and trigger = 'auto' and cap_used > cap_amount`},
 	{"a mirror's credit is the sum of the transactions known at Stripe", `
 		select m.customer_id, format('credit %s, transactions %s', m.credit, coalesce(sum(b.amount), 0))
 		from mirrors m left join balance_transactions b on b.bucket = m.bucket and b.customer_id = m.customer_id
-		group by m.bucket, m.customer_id having m.credit <> -coalesce(sum(b.amount), 0)`},
+		where m.bucket between $1 and $2 group by m.bucket, m.customer_id having m.credit <> -coalesce(sum(b.amount), 0)`},
 	{"every flush that is done has its transaction, of its amount", `
 		select f.id, format('%s for %s, transaction of %s', f.status, f.amount, b.amount)
-		from flushes f full join (select * from balance_transactions where flush_id is not null) b
+		from (select * from flushes where bucket between $1 and $2) f
+			full join (select * from balance_transactions where bucket between $1 and $2 and flush_id is not null) b
 			on b.bucket = f.bucket and b.flush_id = f.id
 		where (f.status = 'done' or b.id is not null) and (f.id is null or b.id is null or b.amount <> f.amount or f.status <> 'done')`},
 	{"no transaction is booked twice as credit", `
-		select refers_to, format('%s entries', count(*)) from entries where type = 'stripe_balance'
+		select refers_to, format('%s entries', count(*)) from entries where bucket between $1 and $2 and type = 'stripe_balance'
 		group by bucket, wallet_id, refers_to having count(*) > 1`},
+	// With the parts of every entry, and of every grant, this is the sum of the revenue report, in steps: what was sold is
+	// what was earned, expired, was refunded, and is left.
+	{"a grant in force was sold once: one entry began it with all of its amount, or something given back made it", `
+		select g.id, format('amount %s, begun %s times with %s', g.amount, coalesce(e.n, 0), e.amount)
+		from grants g left join (select bucket, refers_to, count(*) filter (where type in ('grant', 'stripe_balance')) as n,
+				sum(amount) filter (where type in ('grant', 'stripe_balance')) as amount
+			from entries where bucket between $1 and $2 and amount > 0 and type <> 'reversal' group by 1, 2) e on e.bucket = g.bucket and e.refers_to = g.source_id
+		where g.bucket between $1 and $2 and g.in_force and (e.n > 1 or e.n = 1 and e.amount <> g.amount
+			or e.n is null and not exists (select from entries r where r.bucket = g.bucket and r.id = g.source_id and r.type in ('reversal', 'refund', 'dispute')))`},
 }
 
-// Check looks at every invariant over the whole database and answers what breaks one. It reads one
-// snapshot, so it may run beside a working service; its cost grows with the entries.
+// Check looks at every invariant over the whole database and answers what breaks one.
 func (l *Ledger) Check(ctx context.Context) ([]Finding, error) {
-	var findings []Finding
-	err := l.inTx(ctx, func(t *tx) error {
-		findings = nil
-		if err := t.exec(`set transaction isolation level repeatable read, read only`); err != nil {
+	v, err := l.Verify(ctx, func(int, int) {})
+	return v.Findings, err
+}
+
+// Verification is what a look at all of the books came to.
+type Verification struct {
+	Findings []Finding
+	Wallets  int64
+	Entries  int64
+	Digest   string // SHA-256, in hex, of every wallet's id, seq and last seal, and so of every sealed entry
+}
+
+// maxFindings bounds what is told of one invariant.
+const maxFindings = 100
+
+// Verify looks at every invariant over the whole database and draws the digest of the books. It reads one snapshot, so
+// it may run beside a working service; its cost grows with the entries, and it tells how many of its steps are done.
+func (l *Ledger) Verify(ctx context.Context, progress func(done, of int)) (v Verification, err error) {
+	err = l.inTx(ctx, func(t *tx) error {
+		v = Verification{}
+		parts, err := t.snapshot()
+		if err != nil {
 			return err
 		}
-		for _, inv := range invariants {
-			var rows []struct {
-				Subject string `db:"subject"`
-				Detail  string `db:"detail"`
-			}
-			query := `select subject, coalesce(detail, '') as detail from (` + inv.query + ` limit 100) broken(subject, detail)`
-			if err := t.SelectContext(ctx, &rows, query); err != nil {
-				return fmt.Errorf("check %q: %w", inv.name, err)
-			}
-			for _, r := range rows {
-				findings = append(findings, Finding{inv.name, r.Subject, r.Detail})
+		found := make([][]Finding, len(invariants))
+		steps := len(parts)*len(invariants) + 1
+		for n, p := range parts {
+			for i, inv := range invariants {
+				progress(n*len(invariants)+i, steps)
+				if err := t.check(inv.name, inv.query, p, &found[i]); err != nil {
+					return err
+				}
 			}
 		}
-		return nil
+		v.Findings = slices.Concat(found...)
+		return t.digest(&v)
 	})
-	return findings, err
+	return v, err
+}
+
+func (t *tx) check(name, query string, p part, found *[]Finding) error {
+	var rows []struct {
+		Subject string `db:"subject"`
+		Detail  string `db:"detail"`
+	}
+	query = `select subject, coalesce(detail, '') as detail from (` + query + ` limit $3) broken(subject, detail)`
+	if err := t.SelectContext(t.ctx, &rows, query, p.from, p.to, maxFindings-len(*found)); err != nil {
+		return fmt.Errorf("check %q: %w", name, err)
+	}
+	for _, r := range rows {
+		*found = append(*found, Finding{name, r.Subject, r.Detail})
+	}
+	return nil
+}
+
+// digestPage is how many wallets are read at once.
+const digestPage = 10_000
+
+// digest goes through the wallets in the order of their buckets and ids, a line each: the id, the seq and the seal.
+func (t *tx) digest(v *Verification) error {
+	h := sha256.New()
+	bucket, id := int16(-1), ""
+	for {
+		var page []Wallet
+		if err := t.SelectContext(t.ctx, &page, `select bucket, id, seq, seal from wallets where (bucket, id) > ($1, $2)
+			order by bucket, id limit $3`, bucket, id, digestPage); err != nil {
+			return err
+		}
+		for i := range page {
+			w := &page[i]
+			fmt.Fprintf(h, "%s %d %x\n", w.ID, w.Seq, w.Seal)
+			v.Wallets, v.Entries = v.Wallets+1, v.Entries+w.Seq
+		}
+		if len(page) < digestPage {
+			v.Digest = hex.EncodeToString(h.Sum(nil))
+			return nil
+		}
+		bucket, id = page[len(page)-1].Bucket, page[len(page)-1].ID
+	}
 }
 
 // Describe writes findings a line each.

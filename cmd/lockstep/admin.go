@@ -34,7 +34,9 @@ func withLedger(ctx context.Context, stderr io.Writer, do func(*ledger.Ledger) e
 	if err != nil {
 		return errors.Join(err, stop())
 	}
-	err = do(l)
+	if err = do(l); err != nil && ctx.Err() != nil {
+		err = ctx.Err() // in the database's words it is a query that was canceled
+	}
 	return errors.Join(err, l.Close(), stop())
 }
 
@@ -48,20 +50,26 @@ func migrate(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	})
 }
 
+// verify checks every invariant of the books and draws their digest, which names what they are: it is the same
+// wherever the same books are, and another when any entry is.
 func verify(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if err := parse(flags("verify", stderr), args); err != nil {
+	f := flags("verify", stderr)
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	return withLedger(ctx, stderr, func(l *ledger.Ledger) error {
-		findings, err := l.Check(ctx)
+		shown := newProgress(stderr, "verify")
+		v, err := l.Verify(ctx, func(done, of int) { shown.at(int64(done), int64(of)) })
+		shown.end()
 		if err != nil {
 			return err
 		}
-		if len(findings) > 0 {
-			fmt.Fprintln(stdout, ledger.Describe(findings))
-			return fmt.Errorf("the books are wrong in %d places", len(findings))
+		if len(v.Findings) > 0 {
+			fmt.Fprintln(stdout, ledger.Describe(v.Findings))
+			return fmt.Errorf("the books are wrong in %d places", len(v.Findings))
 		}
-		_, err = fmt.Fprintf(stdout, "the books are right: %d invariants hold\n", ledger.Invariants())
+		_, err = fmt.Fprintf(stdout, "the books are right: %d invariants hold over %d entries of %d wallets\ndigest %s\n",
+			ledger.Invariants(), v.Entries, v.Wallets, v.Digest)
 		return err
 	})
 }

@@ -3,11 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 )
 
 // benchProgress shows how far the benchmark is: a bar on a terminal, elsewhere a line for each step.
@@ -19,7 +17,7 @@ type benchProgress struct {
 // newBenchProgress shows on out the progress of something that takes so many seconds.
 func newBenchProgress(out io.Writer, seconds int) *benchProgress {
 	p := &benchProgress{out: out}
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if onTerminal(out) {
 		p.bar = progressbar.NewOptions(seconds, progressbar.OptionSetWriter(out), progressbar.OptionFullWidth(),
 			progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(true))
 	}

@@ -80,6 +80,45 @@ func TestVerifyCommand(t *testing.T) {
 	}
 }
 
+// verify names the entry that was changed; books that are right have a digest, which stays until something is booked.
+func TestVerifyNamesTheChangedRow(t *testing.T) {
+	w := newWorld(t, quiet)
+	wallet, _ := w.customer("acme", "10", "")
+	w.customer("other", "10", "")
+	for range 3 {
+		w.must("POST", "/v1/usage", map[string]any{"customer": "acme", "amount": "1"})
+	}
+	digest := func() string {
+		t.Helper()
+		out, code := w.command("verify")
+		found := regexp.MustCompile(`(?m)^digest ([0-9a-f]{64})$`).FindStringSubmatch(out)
+		if code != 0 || found == nil || !strings.Contains(out, "over 5 entries of 2 wallets") && !strings.Contains(out, "over 6 entries of 2 wallets") {
+			t.Fatalf("exit %d, %q", code, out)
+		}
+		return found[1]
+	}
+	first := digest()
+	if again := digest(); again != first {
+		t.Errorf("digest %s, then %s", first, again)
+	}
+	db := w.g.ledger.DB()
+	var reason string
+	if err := db.Get(&reason, `update entries set reason = 'nothing to see' where wallet_id = $1 and seq = 3 returning 'usage'`, wallet); err != nil {
+		t.Fatal(err)
+	}
+	out, code := w.command("verify")
+	if code != 1 || !strings.Contains(out, "seq 3 of "+wallet+" was changed") || strings.Contains(out, "digest") || strings.Count(out, "\n") != 1 {
+		t.Errorf("a changed row: exit %d, %q", code, out)
+	}
+	if _, err := db.Exec(`update entries set reason = $2 where wallet_id = $1 and seq = 3`, wallet, reason); err != nil {
+		t.Fatal(err)
+	}
+	w.must("POST", "/v1/usage", map[string]any{"customer": "acme", "amount": "1"})
+	if next := digest(); next == first {
+		t.Errorf("the same digest after a debit: %s", next)
+	}
+}
+
 // An event that was given up is worked off when it is replayed.
 func TestReplayCommand(t *testing.T) {
 	w := newWorld(t)
