@@ -37,8 +37,8 @@ func TestConcurrentStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 7 {
-		t.Errorf("%d migrations applied, there are 7", applied)
+	if applied != 8 {
+		t.Errorf("%d migrations applied, there are 8", applied)
 	}
 	ledgertest.New(t, ledger.Options{URL: url})
 }
