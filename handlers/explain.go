@@ -60,7 +60,16 @@ func (s *Server) explainPart(c *call, p ledger.Part, scale int16) (explainedPart
 		expiry = "expires " + stamp(*g.ExpiresAt)
 	}
 	e.Why = fmt.Sprintf("burn order: priority %d, then %s, then kind %s, then granted %s", g.Priority, expiry, g.Kind, stamp(g.CreatedAt))
-	if g.SourceType != "topup" {
+	switch g.SourceType {
+	case "topup":
+	case "stripe_invoice", "stripe_checkout":
+		payment, err := s.Ledger.SalePayment(c.ctx(), &g)
+		e.FundedBy.PaymentIntent = orNil(payment)
+		if g.SourceType == "stripe_invoice" {
+			e.FundedBy.Invoice = shown.Source.ID
+		}
+		return e, err
+	default:
 		return e, nil
 	}
 	top, err := s.Ledger.TopupByID(c.ctx(), g.SourceID)

@@ -38,7 +38,8 @@ func newGrant(g *ledger.Grant) grantJSON {
 		EffectiveAt: stamp(g.EffectiveAt), ExpiresAt: optionalStamp(g.ExpiresAt), Reason: orNil(g.Reason),
 		Source: sourceJSON{Type: g.SourceType}, Metadata: json.RawMessage(g.Metadata), CreatedAt: stamp(g.CreatedAt)}
 	if g.SourceType != "api" {
-		v.Source.ID = &g.SourceID
+		id := g.PaidBy()
+		v.Source.ID = &id
 	}
 	if g.CostAmount != nil {
 		v.Cost = &ledger.Money{Amount: *g.CostAmount, Currency: *g.CostCurrency}

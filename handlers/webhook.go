@@ -71,6 +71,10 @@ var effects = map[string]func(*Server, context.Context, stripeutil.Event) error{
 	"charge.dispute.closed":           (*Server).moneyBack,
 	"charge.dispute.funds_withdrawn":  (*Server).moneyBack,
 	"charge.dispute.funds_reinstated": (*Server).moneyBack,
+	"invoice.paid":                    (*Server).invoicePaid,
+	"checkout.session.completed":      (*Server).checkoutPaid,
+
+	"checkout.session.async_payment_succeeded": (*Server).checkoutPaid,
 }
 
 // EventTypes lists the events that have an effect.

@@ -100,6 +100,18 @@ var invariants = []struct{ name, query string }{
 		group by bucket, wallet_id having count(*) > 1`},
 	{"what auto top-up charged and may charge stays within the cap in force", `
 		select id, format('used %s of %s', cap_used, cap_amount) from topups where bucket between $1 and $2 and trigger = 'auto' and cap_used > cap_amount`},
+	{"a line that was sold gave what its row says, and no sold grant is without its line", `
+		select coalesce(s.id, g.id), format('line of %s, grant of %s', s.steps, g.amount)
+		from (select * from sold_lines where bucket between $1 and $2 and grant_id is not null) s
+		full join (select * from grants where bucket between $1 and $2 and source_type in ('stripe_invoice', 'stripe_checkout')) g
+			on g.bucket = s.bucket and g.id = s.grant_id and g.source_id = s.id and g.wallet_id = s.wallet_id
+		where s.id is null or g.id is null or g.amount <> s.steps`},
+	{"no more is carried over to a period than expired with the one before", `
+		select r.id, format('%s carried over of %s', r.steps, coalesce(sum(e.amount), 0))
+		from sold_lines r left join sold_lines s on s.bucket = r.bucket and s.rolled_to = r.id
+		left join (select bucket, refers_to, -sum(amount) as amount from entries where bucket between $1 and $2 and type = 'expire' group by 1, 2) e
+			on e.bucket = s.bucket and e.refers_to = s.grant_id
+		where r.bucket between $1 and $2 and r.id like '%/rollover' group by r.bucket, r.id, r.steps having r.steps > coalesce(sum(e.amount), 0)`},
 	{"a mirror's credit is the sum of the transactions known at Stripe", `
 		select m.customer_id, format('credit %s, transactions %s', m.credit, coalesce(sum(b.amount), 0))
 		from mirrors m left join balance_transactions b on b.bucket = m.bucket and b.customer_id = m.customer_id

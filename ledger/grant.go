@@ -24,7 +24,7 @@ type Grant struct {
 	Reason       string     `db:"reason"`
 	CostAmount   *int64     `db:"cost_amount"`
 	CostCurrency *string    `db:"cost_currency"`
-	SourceType   string     `db:"source_type"` // api, topup, stripe_balance
+	SourceType   string     `db:"source_type"` // api, topup, stripe_balance, stripe_invoice, stripe_checkout
 	SourceID     string     `db:"source_id"`
 	Metadata     string     `db:"metadata"`
 	CreatedAt    time.Time  `db:"created_at"`
@@ -248,30 +248,36 @@ func (t *tx) creditWallet(id string, ref Ref, asset Asset, scopes textArray) (*W
 
 // give writes a new confirmed grant on a locked wallet and, unless it begins later, brings it in force.
 func (t *tx) give(w *Wallet, g Grant) error {
+	if begun, err := t.bring(w, g); err != nil || !begun {
+		return err
+	}
+	return t.filled(w)
+}
+
+// bring is give without a look at the wallet's rule, which its caller owes where the grant has begun.
+func (t *tx) bring(w *Wallet, g Grant) (begun bool, err error) {
 	if w.Scope == "usage" {
 		g.Covers = "usage" // never more than its wallet
 	}
 	if err := t.fits(w, g.Amount); err != nil {
-		return err
+		return false, err
 	}
 	if err := t.insertGrant(g); err != nil {
-		return err
+		return false, err
 	}
 	if g.EffectiveAt.After(t.now) {
-		return t.turnsAt(w, g.EffectiveAt)
+		return false, t.turnsAt(w, g.EffectiveAt)
 	}
 	p := newPosting(t.now)
 	p.begin(t.l, w, &g, "grant")
 	if err := t.write(p); err != nil {
-		return err
+		return false, err
 	}
 	t.emitGrant(EventGrantConfirmed, w, g)
 	if g.ExpiresAt != nil {
-		if err := t.turnsAt(w, *g.ExpiresAt); err != nil {
-			return err
-		}
+		return true, t.turnsAt(w, *g.ExpiresAt)
 	}
-	return t.filled(w)
+	return true, nil
 }
 
 // fits refuses credit that the wallet's balance could not hold together with all that is still to come:
@@ -335,7 +341,7 @@ func (g *Grant) refersTo() string {
 	if g.SourceType == "api" {
 		return g.ID
 	}
-	return g.SourceID
+	return g.PaidBy()
 }
 
 func (g *Grant) state() grantState {

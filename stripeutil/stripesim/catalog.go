@@ -155,7 +155,12 @@ func listProducts(c *call) (any, *apiError) {
 func (c *call) newPrice(p price) *price {
 	p.ID, p.Object, p.Active, p.BillingScheme = newID("price_1", 23), "price", true, "per_unit"
 	p.Created, p.Livemode, p.Metadata = c.unix(), c.livemode, cloneMetadata(p.Metadata)
-	p.Type, p.TaxBehavior, p.UnitAmountDecimal = "one_time", "unspecified", decimal(*p.UnitAmount)
+	p.Type, p.TaxBehavior = "one_time", "unspecified"
+	if p.UnitAmount != nil {
+		p.UnitAmountDecimal = decimal(*p.UnitAmount)
+	} else {
+		p.BillingScheme, p.TiersMode = "tiered", "volume"
+	}
 	if p.Recurring != nil {
 		p.Type = "recurring"
 	}

@@ -36,6 +36,7 @@ type checkoutSession struct {
 	CustomerEmail            opt               `json:"customer_email"`
 	ExpiresAt                int64             `json:"expires_at"`
 	Invoice                  opt               `json:"invoice"`
+	InvoiceCreation          any               `json:"invoice_creation"`
 	Livemode                 bool              `json:"livemode"`
 	Locale                   opt               `json:"locale"`
 	Metadata                 map[string]string `json:"metadata"`
@@ -64,6 +65,9 @@ type checkoutPlan struct {
 	Metadata         map[string]string // of the intent
 	Description      opt
 	SetupFutureUsage opt
+	Invoices         bool  // invoice_creation
+	PercentOff       int64 // of a subscription
+	TrialDays        int64
 }
 
 type checkoutItem struct {
@@ -164,7 +168,7 @@ func (c *call) checkCheckout(cs *checkoutSession, items int) {
 	case cs.Mode == "":
 		c.fail(missing("mode"))
 	case cs.Mode == "subscription":
-		c.fail(badRequest("", "mode", "This simulator has no subscriptions."))
+		c.fail(badRequest("", "mode", "This simulator makes sessions of mode subscription by Operator.PaymentLink alone."))
 	case cs.UIMode != "embedded" && cs.SuccessURL == "":
 		c.fail(missing("success_url"))
 	case cs.UIMode == "embedded" && cs.ReturnURL == "":
@@ -184,7 +188,7 @@ func (c *call) checkCheckout(cs *checkoutSession, items int) {
 // one.
 type newLine struct {
 	price, name, product, currency string
-	unit, quantity                 int64
+	unit, quantity, percentOff     int64
 }
 
 func readLine(h *params) newLine {
@@ -222,7 +226,7 @@ func (c *call) priced(l newLine) (amount int64, currency string, err *apiError) 
 		return l.unit * l.quantity, l.currency, nil
 	}
 	p := c.state.Prices.get(l.price)
-	if p == nil || !p.Active {
+	if p == nil || !p.Active || p.UnitAmount == nil {
 		return 0, "", noSuchParam("price", l.price, "line_items[0][price]")
 	}
 	return *p.UnitAmount * l.quantity, p.Currency, nil
@@ -238,8 +242,9 @@ func (c *call) checkoutItem(l newLine) checkoutItem {
 		p = c.newPrice(price{Currency: l.currency, UnitAmount: &l.unit, Product: l.product})
 	}
 	amount := *p.UnitAmount * l.quantity
-	return checkoutItem{ID: newID("li_1", 23), Object: "item", AmountSubtotal: amount, AmountTotal: amount, Currency: p.Currency,
-		Description: c.state.Products.get(p.Product).Name, Price: p, Quantity: l.quantity}
+	off := amount * l.percentOff / 100
+	return checkoutItem{ID: newID("li_1", 23), Object: "item", AmountSubtotal: amount, AmountDiscount: off, AmountTotal: amount - off,
+		Currency: p.Currency, Description: c.state.Products.get(p.Product).Name, Price: p, Quantity: l.quantity}
 }
 
 func (c *call) openCheckout(cs *checkoutSession, plan *checkoutPlan) {

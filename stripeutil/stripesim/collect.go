@@ -93,10 +93,20 @@ func (c *call) paid(in *invoice) {
 	in.Status, in.Paid, in.StatusTransitions.PaidAt, in.NextPaymentAttempt = "paid", true, optInt(c.unix()), 0
 	in.AmountRemaining = 0
 	c.state.dropJobs(jobCollect, in.ID)
+	c.subscriptionPaid(in, true)
 	c.emit("invoice.paid", in, nil)
 	if !in.PaidOutOfBand {
 		c.emit("invoice.payment_succeeded", in, nil)
 	}
+}
+
+// payElsewhere notes that an invoice was paid without Stripe.
+func (c *call) payElsewhere(in *invoice) {
+	if pi := c.state.PaymentIntents.get(string(in.PaymentIntent)); pi != nil {
+		c.cancelIntent(pi, "")
+	}
+	in.PaidOutOfBand, in.AmountPaid = true, in.AmountDue
+	c.paid(in)
 }
 
 func payInvoice(c *call) (any, *apiError) {
@@ -121,11 +131,7 @@ func payInvoice(c *call) (any, *apiError) {
 		}
 	}
 	if elsewhere {
-		if pi := c.state.PaymentIntents.get(string(in.PaymentIntent)); pi != nil {
-			c.cancelIntent(pi, "")
-		}
-		in.PaidOutOfBand, in.AmountPaid = true, in.AmountDue
-		c.paid(in)
+		c.payElsewhere(in)
 		return in, nil
 	}
 	return orError(in, c.collect(in, methodID))
@@ -186,6 +192,7 @@ func (c *call) invoicePaymentFailed(pi *paymentIntent) {
 	if in.AutoAdvance && !hard && tries >= 0 && tries < len(dunning) {
 		c.collectAt(in, c.now().Add(dunning[tries]))
 	}
+	c.subscriptionPaid(in, false)
 	c.emit("invoice.payment_failed", in, nil)
 }
 

@@ -16,14 +16,19 @@ func (o *Operator) CompleteCheckout(session, token string) (string, error) {
 		if err != nil {
 			return err
 		}
-		if cs.Customer == "" && cs.CustomerCreation == "always" {
+		plan := c.state.Plans[cs.ID]
+		if cs.Customer == "" && (cs.CustomerCreation == "always" || cs.Mode == "subscription" || plan.Invoices) {
 			cs.Customer = opt(c.guest(cs).ID)
 		}
-		if cs.Mode == "setup" {
+		switch {
+		case cs.Mode == "subscription":
+			err = c.subscribeCheckout(cs, pm)
+		case cs.PaymentStatus == "no_payment_required" && cs.Mode == "payment":
+		case cs.Mode == "setup":
 			si := c.state.SetupIntents.get(string(cs.SetupIntent))
 			si.Customer = cs.Customer
 			err = c.setUp(si, pm, true)
-		} else {
+		default:
 			err = c.payCheckout(cs, pm)
 		}
 		if err != nil {
@@ -67,6 +72,9 @@ func (c *call) completeCheckout(cs *checkoutSession) {
 	if cus := c.state.Customers.get(string(cs.Customer)); cus != nil {
 		cs.CustomerDetails["email"], cs.CustomerDetails["name"] = cus.Email, cus.Name
 	}
+	if cs.PaymentStatus == "paid" {
+		c.invoiceCheckout(cs)
+	}
 	c.emit("checkout.session.completed", cs, nil)
 }
 
@@ -83,6 +91,7 @@ func (c *call) checkoutOf(pi *paymentIntent) *checkoutSession {
 func (c *call) checkoutPaymentSucceeded(pi *paymentIntent) {
 	if cs := c.checkoutOf(pi); cs != nil {
 		cs.PaymentStatus = "paid"
+		c.invoiceCheckout(cs)
 		c.emit("checkout.session.async_payment_succeeded", cs, nil)
 	}
 }

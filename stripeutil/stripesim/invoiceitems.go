@@ -30,6 +30,7 @@ type invoiceItem struct {
 	Proration         bool              `json:"proration"`
 	Quantity          int64             `json:"quantity"`
 	Subscription      opt               `json:"subscription"`
+	SubscriptionItem  string            `json:"subscription_item,omitempty"`
 	TaxRates          []any             `json:"tax_rates"`
 	UnitAmount        *int64            `json:"unit_amount"`
 	UnitAmountDecimal opt               `json:"unit_amount_decimal"`
@@ -39,7 +40,10 @@ type invoiceItem struct {
 // newItem makes an item, pending or on a draft.
 func (c *call) newItem(item invoiceItem, unit int64, in *invoice) *invoiceItem {
 	now := c.unix()
-	item.ID, item.Object, item.Date, item.Period = newID("ii_1", 23), "invoiceitem", now, period{now, now}
+	item.ID, item.Object, item.Date = newID("ii_1", 23), "invoiceitem", now
+	if item.Period == (period{}) {
+		item.Period = period{now, now}
+	}
 	item.Livemode, item.Discountable, item.Discounts, item.TaxRates = c.livemode, true, []any{}, []any{}
 	item.Metadata = cloneMetadata(item.Metadata)
 	item.UnitAmount, item.UnitAmountDecimal = &unit, decimal(unit)

@@ -103,7 +103,7 @@ type line struct {
 	Discountable           bool              `json:"discountable"`
 	Discounts              []any             `json:"discounts"`
 	Invoice                string            `json:"invoice"`
-	InvoiceItem            string            `json:"invoice_item"`
+	InvoiceItem            string            `json:"invoice_item,omitempty"`
 	Livemode               bool              `json:"livemode"`
 	Metadata               map[string]string `json:"metadata"`
 	Period                 period            `json:"period"`
@@ -111,6 +111,7 @@ type line struct {
 	Proration              bool              `json:"proration"`
 	Quantity               int64             `json:"quantity"`
 	Subscription           opt               `json:"subscription"`
+	SubscriptionItem       string            `json:"subscription_item,omitempty"`
 	TaxAmounts             []any             `json:"tax_amounts"`
 	TaxRates               []any             `json:"tax_rates"`
 	Type                   string            `json:"type"`
@@ -125,7 +126,10 @@ type period struct {
 // newInvoice makes an empty draft. The first one fixes the customer's currency.
 func (c *call) newInvoice(cus *customer, in invoice) *invoice {
 	now := c.unix()
-	in.ID, in.Object, in.Status, in.BillingReason = newID("in_1", 23), "invoice", "draft", "manual"
+	in.ID, in.Object, in.Status = newID("in_1", 23), "invoice", "draft"
+	if in.BillingReason == "" {
+		in.BillingReason = "manual"
+	}
 	in.AccountCountry, in.AccountName = "US", "Stripesim"
 	in.AutomaticTax = map[string]any{"enabled": false, "liability": nil, "status": nil}
 	in.Created, in.PeriodStart, in.PeriodEnd, in.Livemode = now, now, now, c.livemode
@@ -210,18 +214,22 @@ func (c *call) addLine(in *invoice, item *invoiceItem) {
 	item.Invoice = opt(in.ID)
 	in.Lines.Data = append(slices.Clone(in.Lines.Data), line{ID: newID("il_1", 23), Object: "line_item", Amount: item.Amount, AmountExcludingTax: item.Amount,
 		Currency: item.Currency, Description: item.Description, DiscountAmounts: []any{}, Discountable: true, Discounts: []any{}, Invoice: in.ID,
-		InvoiceItem: item.ID, Livemode: c.livemode, Metadata: cloneMetadata(item.Metadata), Period: item.Period, Price: item.Price, Quantity: item.Quantity,
-		TaxAmounts: []any{}, TaxRates: []any{}, Type: "invoiceitem", UnitAmountExcludingTax: item.UnitAmountDecimal})
+		InvoiceItem: item.ID, Livemode: c.livemode, Metadata: cloneMetadata(item.Metadata), Period: item.Period, Price: item.Price, Proration: item.Proration,
+		Quantity: item.Quantity, Subscription: item.Subscription, SubscriptionItem: item.SubscriptionItem, TaxAmounts: []any{}, TaxRates: []any{}, Type: "invoiceitem", UnitAmountExcludingTax: item.UnitAmountDecimal})
 	c.sum(in)
 }
 
 // sum totals a draft, with the balance that its finalization would find now.
 func (c *call) sum(in *invoice) {
-	in.Total = 0
+	in.Subtotal, in.TotalDiscountAmounts = 0, []any{}
+	off := int64(0)
 	for _, l := range in.Lines.Data {
-		in.Total += l.Amount
+		in.Subtotal += l.Amount
+		off += l.discount()
+		in.TotalDiscountAmounts = append(in.TotalDiscountAmounts, l.DiscountAmounts...)
 	}
-	in.Subtotal, in.SubtotalExcludingTax, in.TotalExcludingTax = in.Total, in.Total, in.Total
+	in.Total = in.Subtotal - off
+	in.SubtotalExcludingTax, in.TotalExcludingTax = in.Total, in.Total
 	in.StartingBalance = c.state.Customers.get(in.Customer).Balance
 	in.AmountDue = max(in.Total+in.StartingBalance, 0)
 	in.AmountRemaining = in.AmountDue
@@ -280,10 +288,10 @@ func deleteInvoice(c *call) (any, *apiError) {
 }
 
 func listInvoices(c *call) (any, *apiError) {
-	w, cus := c.window(true), c.ref("customer")
+	w, cus, sub := c.window(true), c.ref("customer"), c.ref("subscription")
 	status := c.enum("status", "draft", "open", "paid", "uncollectible", "void")
 	return list(c, &c.state.Invoices, w, "invoice", func(r *invoice) int64 { return r.Created }, func(r *invoice) bool {
-		return r.Status != "deleted" && (cus == "" || r.Customer == cus) && (status == "" || r.Status == status)
+		return r.Status != "deleted" && (cus == "" || r.Customer == cus) && (sub == "" || string(r.Subscription) == sub) && (status == "" || r.Status == status)
 	})
 }
 

@@ -198,7 +198,7 @@ func (s *Sim) find(id string) any {
 		"ii": func() any { return orNil(st.InvoiceItems.get(id)) }, "cn": func() any { return orNil(st.CreditNotes.get(id)) },
 		"prod": func() any { return orNil(st.Products.get(id)) }, "price": func() any { return orNil(st.Prices.get(id)) },
 		"cs": func() any { return orNil(st.Sessions.get(id)) }, "we": func() any { return orNil(st.Endpoints.get(id)) },
-		"evt": func() any { return orNil(st.Events.get(id)) },
+		"evt": func() any { return orNil(st.Events.get(id)) }, "sub": func() any { return orNil(st.Subscriptions.get(id)) },
 	}
 	if f := lookups[prefix]; f != nil {
 		return f()

@@ -115,6 +115,8 @@ func (s *Sim) runJob(j *job) {
 		c.autoFinalize(j.ID)
 	case jobCollect:
 		c.autoCollect(j.ID)
+	case jobCycle:
+		c.cycle(j.ID)
 	case jobExpireSession:
 		c.expireSession(j.ID)
 	}

@@ -29,6 +29,7 @@ type state struct {
 	Products            table[product]
 	Prices              table[price]
 	Sessions            table[checkoutSession]
+	Subscriptions       table[subscription]
 	Endpoints           table[endpoint]
 	Events              table[event] `json:"-"`
 
@@ -36,6 +37,8 @@ type state struct {
 	Used    map[string]bool          // payment methods spent or detached: never usable again
 	Set     map[string]bool          // payment methods authenticated in a setup: see testCard.authOnSetup
 	Plans   map[string]*checkoutPlan // by checkout session
+	Next    map[string]nextPlan      // by subscription: what its next period is of
+	Tiers   map[string]int64         // by price in tiers: what one costs, whatever the tier
 	Waiting map[string][]string      // event id -> endpoints that have not accepted it yet
 	Pending []*delivery              // deliveries still to be tried
 	Keys    map[string]*savedKey     // idempotency keys
@@ -61,6 +64,12 @@ func (st *state) repair() {
 	}
 	if st.Plans == nil {
 		st.Plans = map[string]*checkoutPlan{}
+	}
+	if st.Tiers == nil {
+		st.Tiers = map[string]int64{}
+	}
+	if st.Next == nil {
+		st.Next = map[string]nextPlan{}
 	}
 	if st.Waiting == nil {
 		st.Waiting = map[string][]string{}
