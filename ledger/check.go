@@ -111,7 +111,7 @@ var invariants = []struct{ name, query string }{
 		from sold_lines r left join sold_lines s on s.bucket = r.bucket and s.rolled_to = r.id
 		left join (select bucket, refers_to, -sum(amount) as amount from entries where bucket between $1 and $2 and type = 'expire' group by 1, 2) e
 			on e.bucket = s.bucket and e.refers_to = s.grant_id
-		where r.bucket between $1 and $2 and r.id like '%/rollover' group by r.bucket, r.id, r.steps having r.steps > coalesce(sum(e.amount), 0)`},
+		where r.bucket between $1 and $2 and r.id like '%/rollover' group by r.bucket, r.id, r.steps having r.steps > coalesce(sum(e.amount - s.withheld), 0)`},
 	{"a mirror's credit is the sum of the transactions known at Stripe", `
 		select m.customer_id, format('credit %s, transactions %s', m.credit, coalesce(sum(b.amount), 0))
 		from mirrors m left join balance_transactions b on b.bucket = m.bucket and b.customer_id = m.customer_id

@@ -246,17 +246,36 @@ func (b *selling) wrote(w *Wallet, ln *SaleLine, id string, steps int64, grant s
 		w.Bucket, id, w.ID, steps, grant, ln.SubscriptionItem, start, end, most)
 }
 
-// takeBack takes what was paid back from what is left of the same subscription item and period, the newest first.
+// expiredSQL is what expired of grant g.
+const expiredSQL = `(select coalesce(-sum(e.amount), 0)::bigint from entries e where e.bucket = g.bucket and e.refers_to = g.id and e.type = 'expire')`
+
+// takeBack takes what was paid back from what is left of the same subscription item and period, the newest first. A
+// change that is heard of only after the period takes it from what the renewal would carry over.
 func (b *selling) takeBack(w *Wallet, ln *SaleLine, id string, steps int64) error {
-	var grants []Grant
-	if err := b.SelectContext(b.ctx, &grants, `select `+grantColumns+grantsFrom+`join sold_lines s on s.bucket = g.bucket and s.grant_id = g.id
-		where s.bucket = $1 and s.subscription_item = $2 and s.period_end = $3 and g.wallet_id = $4 and g.live
+	var grants []struct {
+		Grant
+		Line    string `db:"line"`
+		Expired int64  `db:"expired"`
+	}
+	if err := b.SelectContext(b.ctx, &grants, `select `+grantColumns+`, s.id as line,
+			case when s.rolled_to is null and s.rollover is not null then `+expiredSQL+` - s.withheld else 0 end as expired
+		`+grantsFrom+`join sold_lines s on s.bucket = g.bucket and s.grant_id = g.id
+		where s.bucket = $1 and s.subscription_item = $2 and s.period_end = $3 and g.wallet_id = $4
 		order by g.id desc`, w.Bucket, ln.SubscriptionItem, ln.End, w.ID); err != nil {
 		return err
 	}
 	p, left := newPosting(b.now), steps
 	for i := range grants {
-		g := &grants[i]
+		g := &grants[i].Grant
+		if withhold := min(left, grants[i].Expired); withhold > 0 {
+			left -= withhold
+			if err := b.exec(`update sold_lines set withheld = withheld + $3 where bucket = $1 and id = $2`, w.Bucket, grants[i].Line, withhold); err != nil {
+				return err
+			}
+		}
+		if g.Status != "confirmed" {
+			continue
+		}
 		take := min(left, g.Remaining-g.Held)
 		if take <= 0 {
 			continue
@@ -305,7 +324,7 @@ func (b *selling) rollOver(w *Wallet, ln *SaleLine, renewal Grant, most *int64) 
 	}
 	var before []ended
 	if err := b.SelectContext(b.ctx, &before, `select s.id as line, g.id, g.amount, s.rollover, g.cost_amount, g.cost_currency,
-			(select coalesce(-sum(e.amount), 0)::bigint from entries e where e.bucket = g.bucket and e.refers_to = g.id and e.type = 'expire') as left_over
+			`+expiredSQL+` - s.withheld as left_over
 		`+endedSQL+` order by g.id`, w.Bucket, ln.SubscriptionItem, ln.Start, w.ID); err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ create table sold_lines (
     period_start       timestamptz,                -- what the line pays for
     period_end         timestamptz,
     rollover           bigint,                     -- most steps of it that a renewal carries over; null: none
+    withheld           bigint      not null default 0,  -- of what expired of it: taken back by a change heard of only after that
     rolled_to          text collate "C",           -- the line that carried it over
     constraint sold_lines_pkey primary key (bucket, id),
     constraint sold_lines_gave check ((grant_id is null) = (steps <= 0))

@@ -299,3 +299,16 @@ func (c *call) invoiceCheckout(cs *checkoutSession) {
 	c.emit("invoice.finalized", in, nil)
 	c.paid(in)
 }
+
+// AddCustomer makes a customer in the dashboard.
+func (o *Operator) AddCustomer(name string, metadata map[string]string) (id string, err error) {
+	err = o.s.act(func(c *call) *apiError {
+		cus := c.newCustomer()
+		cus.Name, cus.Metadata = opt(name), cloneMetadata(metadata)
+		c.state.Customers.put(cus.ID, cus)
+		c.emit("customer.created", cus, nil)
+		id = cus.ID
+		return nil
+	})
+	return id, err
+}

@@ -272,3 +272,21 @@ func (s *Sim) Invoices(customer string) []Invoice {
 			Total: r.Total, AmountDue: r.AmountDue, AmountPaid: r.AmountPaid}
 	})
 }
+
+// Session is a copy of a checkout session for a test to look at.
+type Session struct {
+	ID, Mode, Status, PaymentStatus, Customer      string
+	PaymentIntent, Invoice, Subscription, Currency string
+}
+
+// Session finds a checkout session; the zero Session where there is none.
+func (s *Sim) Session(id string) Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.state.Sessions.get(id)
+	if r == nil {
+		return Session{}
+	}
+	return Session{ID: r.ID, Mode: r.Mode, Status: r.Status, PaymentStatus: r.PaymentStatus, Customer: string(r.Customer),
+		PaymentIntent: string(r.PaymentIntent), Invoice: string(r.Invoice), Subscription: string(r.Subscription), Currency: string(r.Currency)}
+}
