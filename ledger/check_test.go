@@ -40,6 +40,9 @@ func TestCheckFinds(t *testing.T) {
 		{`insert into flushes (bucket, id, customer_id, amount, params, status, created_at) select bucket, 'flu_x', id, 5, '{}', 'done', now() from customers`, "every flush that is done has its transaction"},
 		{`insert into entries (bucket, wallet_id, seq, id, type, amount, balance_after, parts, refers_to, created_at)
 			select bucket, id, n, 'ent_' || n, 'stripe_balance', 0, 0, '', 'cbtxn_1', now() from wallets, (values (98), (99)) v(n)`, "no transaction is booked twice"},
+		{`update grants set source_type = 'stripe_invoice' where in_force`, "a line that was sold gave what its row says"},
+		{`insert into sold_lines (bucket, id, wallet_id, steps, grant_id) select bucket, source_id || '/rollover', wallet_id, 5, id from grants where in_force`,
+			"no more is carried over to a period"},
 	} {
 		t.Run(tt.finds, func(t *testing.T) {
 			t.Parallel()

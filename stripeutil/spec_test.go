@@ -84,6 +84,11 @@ func TestRequestsFitTheSpec(t *testing.T) {
 		"Events": c.Events(ctx, stripeutil.SubscribedEvents(), time.Unix(1, 0), func(stripeutil.Event, []byte) bool {
 			return false
 		}),
+		"Invoice":         drop(c.Invoice(ctx, "in_1")),
+		"InvoiceLines":    drop(c.InvoiceLines(ctx, "in_1")),
+		"InvoicesOf":      c.InvoicesOf(ctx, "sub_1", func(stripeutil.Invoice) bool { return false }),
+		"CheckoutSession": drop(c.CheckoutSession(ctx, "cs_1")),
+		"CheckoutLines":   drop(c.CheckoutLines(ctx, "cs_1")),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
