@@ -123,21 +123,31 @@ func (s *Server) applyEarlier(ctx context.Context, before stripeutil.Invoice, re
 		return err
 	}
 	since := cust.CreatedAt.Truncate(time.Second) // as fine as Stripe's times
-	return s.bookMissed(ctx, slices.DeleteFunc(missed, func(in stripeutil.Invoice) bool { return !sold && in.PaidAt.Before(since) }))
+	err = s.bookMissed(ctx, slices.DeleteFunc(missed, func(in stripeutil.Invoice) bool { return !sold && in.PaidAt.Before(since) }))
+	var refused *ledger.Refusal
+	if errors.As(err, &refused) { // it waits for its metadata under an event of its own, and must not keep this one from its credit
+		s.Log.Warn("an earlier invoice of the subscription can't be booked", "invoice", before.ID, "subscription", before.Subscription, "error", err)
+		return nil
+	}
+	return err
 }
 
-// bookMissed books invoices that were listed, the newest first, in the order in which they were made.
+// bookMissed books invoices that were listed, the newest first, in the order in which they were made. One that is
+// refused does not keep the others from being booked.
 func (s *Server) bookMissed(ctx context.Context, missed []stripeutil.Invoice) error {
+	var refusals error
 	for _, in := range slices.Backward(missed) {
 		sale, _, owned, err := s.invoiceSale(ctx, in)
 		if err == nil && owned {
 			err = s.bookSale(ctx, sale)
 		}
-		if err != nil {
+		var refused *ledger.Refusal
+		if err != nil && !errors.As(err, &refused) {
 			return err
 		}
+		refusals = errors.Join(refusals, err)
 	}
-	return nil
+	return refusals
 }
 
 // unbooked lists the paid invoices of a subscription that are older than one, or all where it is "", the newest first,

@@ -8,6 +8,7 @@
 //   - A debit takes credit from grants in burn order. Its parts say which grants paid.
 //   - An entry is one movement of a wallet; entries are never changed, and a wallet's balance is their sum.
 //   - A top-up buys credit: its grant is pending until the payment has succeeded.
+//   - A sale is an invoice or a checkout that Stripe was paid for; its lines give what their prices say.
 //   - The mirror is the customer's balance in Stripe, kept equal to the credit that may pay invoices.
 //   - A flush is the balance transaction that brings the mirror up to date.
 //

@@ -19,7 +19,7 @@ func (g *Grant) PaidBy() string {
 	return sale
 }
 
-// Customer is whose the sale is; owned is false when nobody has said. The first of the ids that is known decides.
+// SaleOwner is whose a sale is; owned is false when nobody has said. The first of the ids that is known decides.
 func (l *Ledger) SaleOwner(ctx context.Context, ids ...string) (owner Ref, owned bool, err error) {
 	owned, err = l.getRow(ctx, &owner, `select bucket, customer_id as id from sale_owners
 		where id = any($1) and id <> '' order by array_position($1, id) limit 1`, textArray(ids))
@@ -214,6 +214,9 @@ func (b *selling) wallet(ln *SaleLine, asset Asset) (*Wallet, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if b.customer.Currency == "" {
+		b.customer.Currency = asset.Currency // as walletFor has settled it
 	}
 	b.wallets[asset.Code], b.given[w] = w, false
 	return w, nil

@@ -43,6 +43,14 @@ func TestSaleRefused(t *testing.T) {
 	if applied, err := l.SaleApplied(ctx, c.Ref, "in_1"); err != nil || applied {
 		t.Errorf("applied %t, %v", applied, err)
 	}
+	free, _, err := l.CreateCustomer(ctx, ledger.CustomerInput{ID: "free"}, ledger.Once{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	euros := soldLine("il_3", now, now.Add(time.Hour), "credits", "5", "credits_asset", "eur")
+	if err := sell(t, l, free, "in_1", good, euros); !ledger.IsCode(err, ledger.CodeCurrency) {
+		t.Errorf("two currencies at once: %v", err)
+	}
 	closed := "closed"
 	if _, err := l.ChangeWallet(ctx, wallet(t, l, "acme").ID, ledger.WalletChange{Status: &closed}); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/ledger"
 	"lockstep/stripeutil/stripesim"
 )
 
@@ -71,6 +72,14 @@ func TestSoldTies(t *testing.T) {
 		t.Errorf("%v", a)
 	}
 	w.inStep("fresh")
+	// Known, and not tied yet.
+	w.unlinked("early")
+	early := stranger()
+	w.bought(stripesim.Link{Price: price, ClientReference: "early", Customer: early}, "pm_card_visa")
+	w.has("early", "usd", "10")
+	if a := w.must("GET", "/v1/customers/early", nil); a.str("stripe_customer") != early {
+		t.Errorf("%v", a)
+	}
 	// Named, and tied to another: the credit is the one's who was named, both stay as they are.
 	w.bought(stripesim.Link{Price: price, ClientReference: "acme", Customer: other}, "pm_card_visa")
 	w.has("acme", "usd", "10")
@@ -81,12 +90,7 @@ func TestSoldTies(t *testing.T) {
 	w.bought(stripesim.Link{Price: price, ClientReference: "a / b", Customer: other}, "pm_card_visa") // can't be an id
 	w.has("other", "usd", "10")
 	// One that we made, and never got to write down.
-	if _, err := w.g.ledger.DB().Exec(`insert into customers (bucket, id, created_at) select bucket, 'lost', now() from customers where id = 'acme'`); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.g.ledger.DB().Exec(`update customers set bucket = $1 where id = 'lost'`, bucketOf(t, w, "lost")); err != nil {
-		t.Fatal(err)
-	}
+	w.unlinked("lost")
 	id, err := made.Operator().AddCustomer("Lost", map[string]string{"lockstep_customer": "lost"})
 	lost := w.did(id, err)
 	w.bought(stripesim.Link{Price: price, Customer: lost}, "pm_card_visa")
@@ -94,14 +98,12 @@ func TestSoldTies(t *testing.T) {
 	w.inStep("lost")
 }
 
-// bucketOf is where a customer's rows belong.
-func bucketOf(t *testing.T, w *world, id string) int16 {
-	t.Helper()
-	ref, err := w.g.ledger.Resolve(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
+// unlinked is a customer whose Stripe customer nobody has made yet.
+func (w *world) unlinked(id string) {
+	w.t.Helper()
+	if _, _, err := w.g.ledger.CreateCustomer(w.t.Context(), ledger.CustomerInput{ID: id}, ledger.Once{}); err != nil {
+		w.t.Fatal(err)
 	}
-	return ref.Bucket
 }
 
 // A payment that takes days counts when it has arrived, and not before; one that never does gives nothing.
@@ -138,6 +140,7 @@ func TestSoldWithInvoice(t *testing.T) {
 		t.Run("late: "+late, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
+			w.backfilled()
 			if late != "" {
 				w.sim.InjectDelivery(stripesim.DeliveryFault{Type: late, Kind: stripesim.Hold})
 			}
@@ -184,13 +187,14 @@ func TestPlanSoldToNewCustomer(t *testing.T) {
 		t.Run("late: "+late, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
+			w.backfilled()
 			w.sim.InjectDelivery(stripesim.DeliveryFault{Type: late, Kind: stripesim.Hold})
-			plan := w.plan(1000, "credits", "10")
+			plan := w.priced(stripesim.NewPrice{Unit: 1000, Interval: "week", Metadata: pairs([]string{"credits", "10"})}) // Stripe forgets events after a month
 			session := w.bought(stripesim.Link{Price: plan, ClientReference: "user-1", Email: "one@example.com"}, "pm_card_visa")
-			w.heard()
+			w.quietEvents()
 			sub := w.sim.Session(session).Subscription
 			w.turn(sub) // a second period, before the first is heard of
-			w.heard()
+			w.quietEvents()
 			w.sim.Release()
 			w.has("user-1", "usd", "10")
 			w.quietEvents()
@@ -207,20 +211,6 @@ func TestPlanSoldToNewCustomer(t *testing.T) {
 			w.has("user-1", "usd", "10")
 		})
 	}
-}
-
-// heard waits until the events that are not held have been worked off.
-func (w *world) heard() {
-	w.t.Helper()
-	w.eventually("what was delivered is done", func() bool {
-		for _, e := range w.sim.Events() {
-			if s := w.stored(e.ID); s == "pending" {
-				return false
-			}
-		}
-		return true
-	})
-	time.Sleep(100 * time.Millisecond)
 }
 
 // Somebody who has a Stripe customer already buys a plan as a new one: the plan's credit, each period's, is theirs all

@@ -195,9 +195,14 @@ func TestSoldAllOrNothing(t *testing.T) {
 	if w.credit("acme", "usd") != "30" {
 		t.Errorf("%s after half a change of plan", w.credit("acme", "usd"))
 	}
+	// The next period's is not kept waiting for it.
+	good := w.plan(100, "credits", "5")
+	w.did(w.sim.Operator().ChangeNextPeriod(sub, good, 1))
+	w.turn(sub)
+	w.has("acme", "usd", "5")
 	w.did(w.sim.Operator().SetPriceMetadata(bad, "credits", "90"))
 	w.advance(time.Hour)
-	w.eventually("it is whole", func() bool { return len(w.grants("acme")) == 2 })
+	w.eventually("it is whole", func() bool { return len(w.grants("acme")) == 3 })
 	if got := w.grants("acme"); !slices.ContainsFunc(got, func(g answer) bool { return g.str("reason") == "proration" }) {
 		t.Errorf("%v", got)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,4 +170,13 @@ func (w *world) toPeriodEnd(sub string) {
 		w.t.Fatal("no subscription " + sub)
 	}
 	w.advance(s.PeriodEnd.Sub(w.sim.Now()) + 2*time.Second)
+}
+
+// backfilled waits until the look for missed events that begins with the gateway is over: what is held back or lost
+// from here on is not fetched by it.
+func (w *world) backfilled() {
+	w.t.Helper()
+	w.eventually("events were looked for", func() bool {
+		return slices.ContainsFunc(w.sim.Requests(), func(r stripesim.Request) bool { return r.Path == "/v1/events" })
+	})
 }
