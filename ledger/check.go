@@ -128,12 +128,14 @@ var invariants = []struct{ name, query string }{
 	// With the parts of every entry, and of every grant, this is the sum of the revenue report, in steps: what was sold is
 	// what was earned, expired, was refunded, and is left.
 	{"a grant in force was sold once: one entry began it with all of its amount, or something given back made it", `
-		select g.id, format('amount %s, begun %s times with %s', g.amount, coalesce(e.n, 0), e.amount)
-		from grants g left join (select bucket, refers_to, count(*) filter (where type in ('grant', 'stripe_balance')) as n,
-				sum(amount) filter (where type in ('grant', 'stripe_balance')) as amount
-			from entries where bucket between $1 and $2 and amount > 0 and type <> 'reversal' group by 1, 2) e on e.bucket = g.bucket and e.refers_to = g.source_id
-		where g.bucket between $1 and $2 and g.in_force and (e.n > 1 or e.n = 1 and e.amount <> g.amount
-			or e.n is null and not exists (select from entries r where r.bucket = g.bucket and r.id = g.source_id and r.type in ('reversal', 'refund', 'dispute')))`},
+		select g.id, format('amount %s of %s, begun %s times with %s', g.amount, g.n, coalesce(e.n, 0), e.amount)
+		from (select bucket, wallet_id, split_part(source_id, '/', 1) as source, min(id) as id, count(*) as n, sum(amount) as amount
+			from grants where bucket between $1 and $2 and in_force group by 1, 2, 3) g
+		left join (select bucket, wallet_id, refers_to, count(*) as n, sum(amount) as amount
+			from entries where bucket between $1 and $2 and amount > 0 and type in ('grant', 'stripe_balance') group by 1, 2, 3) e
+			on e.bucket = g.bucket and e.wallet_id = g.wallet_id and e.refers_to = g.source
+		where e.n <> g.n or e.amount <> g.amount
+			or e.n is null and not exists (select from entries r where r.bucket = g.bucket and r.id = g.source and r.type in ('reversal', 'refund', 'dispute'))`},
 }
 
 // Check looks at every invariant over the whole database and answers what breaks one.

@@ -20,7 +20,7 @@ func TestDeliveryRetries(t *testing.T) {
 	w.customer("acme", "", "")
 	r := w.receive()
 	r.answers(always(500))
-	w.grants(1)
+	w.giveGrants(1)
 	schedule := []time.Duration{5 * time.Second, 30 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour, 0}
 	logged := func(n int) answer {
 		t.Helper()
@@ -95,7 +95,7 @@ func TestRetryAfterAndGone(t *testing.T) {
 			}
 			return tt.status, [2]string{"Retry-After", tt.header}
 		})
-		w.grants(1)
+		w.giveGrants(1)
 		w.eventually("the try is in the log", func() bool { return len(r.log()) > i })
 		a := r.log()[0]
 		at, _ := time.Parse(time.RFC3339, a.str("created_at"))
@@ -110,14 +110,14 @@ func TestRetryAfterAndGone(t *testing.T) {
 
 	n := r.count()
 	r.answers(always(410))
-	w.grants(1)
+	w.giveGrants(1)
 	r.until(n + 1)
 	w.eventually("the endpoint is disabled", func() bool {
 		a := w.must("GET", "/v1/webhook_endpoints/"+r.id, nil)
 		return a.str("status") == "disabled" && a.str("disabled_reason") == "gone"
 	})
 	event := r.all()[n].id
-	w.grants(1)
+	w.giveGrants(1)
 	w.refused("resend to a disabled one", w.call("POST", "/v1/events/"+event+"/resend", map[string]any{"endpoint": r.id}), refusal{409, "conflict", "state_conflict", "endpoint"})
 	w.refused("resend to none", w.call("POST", "/v1/events/"+event+"/resend", nil), refusal{409, "conflict", "state_conflict", "endpoint"})
 	w.clock.add(time.Hour)
@@ -130,7 +130,7 @@ func TestRetryAfterAndGone(t *testing.T) {
 	if a.str("status") != "enabled" || a.m["disabled_reason"] != nil {
 		t.Errorf("enabled: %v", a)
 	}
-	w.grants(1)
+	w.giveGrants(1)
 	r.until(n + 2)
 	w.must("POST", "/v1/events/"+event+"/resend", map[string]any{"endpoint": r.id})
 	if e := r.until(n + 3)[n+2]; e.id != event {
@@ -154,7 +154,7 @@ func TestDisabledAfterDays(t *testing.T) {
 	failing := func() {
 		t.Helper()
 		n := r.count()
-		w.grants(1)
+		w.giveGrants(1)
 		for i := range 4 {
 			r.until(n + i + 1)
 			w.eventually("the try is in the log", func() bool { return len(r.log()) > n+i })
@@ -172,7 +172,7 @@ func TestDisabledAfterDays(t *testing.T) {
 	w.clock.add(3 * day)
 	r.answers(nil)
 	n := r.count()
-	w.grants(1)
+	w.giveGrants(1)
 	r.until(n + 1)
 	w.eventually("the success is in the log", func() bool { return r.log()[0].str("status") == "succeeded" })
 	r.answers(always(500))
@@ -218,10 +218,10 @@ func TestRotatedSecret(t *testing.T) {
 	r.mu.Lock()
 	r.keys = []string{old, fresh}
 	r.mu.Unlock()
-	w.grants(1)
+	w.giveGrants(1)
 	r.until(1)
 	w.clock.add(23*time.Hour + 59*time.Minute)
-	w.grants(1)
+	w.giveGrants(1)
 	r.until(2)
 	w.clock.add(2 * time.Minute)
 	r.mu.Lock()
@@ -234,7 +234,7 @@ func TestRotatedSecret(t *testing.T) {
 		}
 	}
 	r.mu.Unlock()
-	w.grants(1)
+	w.giveGrants(1)
 	r.until(3)
 	if strings.Contains(signatures, " ") {
 		t.Errorf("signatures %q, want one", signatures)
@@ -258,7 +258,7 @@ func TestSlowEndpoint(t *testing.T) {
 		return n - len(slow.log())
 	}
 	slow.answers(func(int, received) (int, [2]string) { <-release; return 200, [2]string{} })
-	w.grants(30)
+	w.giveGrants(30)
 	start := time.Now()
 	fast.until(30)
 	if d := time.Since(start); d > outboundTimeout/2 {
@@ -281,8 +281,8 @@ func TestTwoGatewaysDeliverOnce(t *testing.T) {
 	w.customer("acme", "", "")
 	r, other := w.receive(), w.receive("grant.confirmed")
 	done := make(chan struct{})
-	go func() { defer close(done); peer.grants(100) }()
-	w.grants(100)
+	go func() { defer close(done); peer.giveGrants(100) }()
+	w.giveGrants(100)
 	<-done
 	for _, r := range []*receiver{r, other} {
 		r.until(200)

@@ -145,8 +145,8 @@ func (r *receiver) counts() map[string]int {
 	return counts
 }
 
-// grants makes something happen: n grants.
-func (w *world) grants(n int) {
+// giveGrants makes something happen: n grants.
+func (w *world) giveGrants(n int) {
 	w.t.Helper()
 	for range n {
 		w.must("POST", "/v1/grants", map[string]any{"customer": "acme", "amount": "1"})
@@ -172,7 +172,7 @@ func TestOutboundRefusesPrivateAddresses(t *testing.T) {
 		a := w.must("POST", "/v1/webhook_endpoints", map[string]any{"url": "https://" + host + port + "/hook", "events": []string{"*"}})
 		ids = append(ids, a.str("id"))
 	}
-	w.grants(1)
+	w.giveGrants(1)
 	for _, id := range ids {
 		var a answer
 		w.eventually("the refusal is in the log", func() bool {
@@ -200,7 +200,7 @@ func TestOutboundFollowsNoRedirect(t *testing.T) {
 		r.answers(func(int, received) (int, [2]string) {
 			return status, [2]string{"Location", elsewhere.srv.URL + "/hook?a=b"}
 		})
-		w.grants(1)
+		w.giveGrants(1)
 		r.until(n + 1)
 		w.eventually("the redirect is in the log", func() bool {
 			return len(r.log()) > n && strings.Contains(r.log()[0].str("error"), "redirects are not followed") && r.log()[0].str("status_code") == strconv.Itoa(status)
