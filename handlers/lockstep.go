@@ -287,8 +287,10 @@ func (s *Server) reconcileOne(ctx context.Context, ref ledger.Ref, repair bool, 
 	if before.State == "flushing" {
 		f.Kind, f.Explanation = "unflushed", "the ledger has moved and Stripe follows with the next flush"
 	}
-	if err := s.tellDrift(ctx, ref, before, f); err != nil {
-		return err
+	if before.unexplained() {
+		if err := s.Ledger.DriftFound(ctx, ref, f); err != nil { // told once, until the customer is seen in step
+			return err
+		}
 	}
 	if repair {
 		after, err := s.repair(ctx, ref, before)
@@ -303,18 +305,6 @@ func (s *Server) reconcileOne(ctx context.Context, ref ledger.Ref, repair bool, 
 	}
 	r.Findings = append(r.Findings, f)
 	return nil
-}
-
-// tellDrift tells of a difference that no transaction explains, once for as long as it lasts.
-func (s *Server) tellDrift(ctx context.Context, ref ledger.Ref, v lockstepJSON, f finding) error {
-	switch {
-	case v.unexplained():
-		return s.Ledger.DriftFound(ctx, ref, f)
-	case v.State == "unknown": // it may have gone or not
-		return nil
-	default:
-		return s.Ledger.DriftGone(ctx, ref)
-	}
 }
 
 // repair imports what is not known, levels what no transaction explains, and lets the mirror catch up.

@@ -19,7 +19,7 @@ func (l *Ledger) DriftFound(ctx context.Context, customer Ref, finding any) erro
 	})
 }
 
-// DriftGone notes that Stripe shows what the transactions add up to: the next difference is another one.
+// DriftGone notes that Stripe shows what the ledger says: the next difference is another one.
 func (l *Ledger) DriftGone(ctx context.Context, customer Ref) error {
 	_, err := l.db.ExecContext(ctx, `update mirrors set drift_told = false where bucket = $1 and customer_id = $2 and drift_told`,
 		customer.Bucket, customer.ID)

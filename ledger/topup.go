@@ -307,9 +307,13 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 		o.Status = "failed" // canceled for its decline, whose word may come after that of the cancel
 	}
 	next := nextStatus(*top, o.Status)
-	if next == top.Status && next != "action_required" {
+	if next == top.Status && (next != "action_required" || top.Cancel) {
+		look := processingLook
+		if next == "action_required" { // what is heard late neither pauses the rule again nor keeps the cancel waiting
+			look = time.Second
+		}
 		return t.exec(`update topups set lease_until = null, payment_intent = coalesce(payment_intent, nullif($3, '')),
-			run_at = greatest(run_at, $4) where bucket = $1 and id = $2`, top.Bucket, top.ID, o.PaymentIntent, t.now.Add(processingLook))
+			run_at = greatest(run_at, $4) where bucket = $1 and id = $2`, top.Bucket, top.ID, o.PaymentIntent, t.now.Add(look))
 	}
 	was, waited := top.Status, top.InFlight()
 	run := t.now.Add(processingLook)
@@ -321,11 +325,13 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 		return err
 	}
 	top.Status = next
-	switch next {
-	case "succeeded":
-		if err := t.emitTopup(EventTopupSucceeded, w, top); err != nil {
+	if next != was && next != "processing" && next != "canceled" {
+		if err := t.emitTopup("topup."+next, w, top); err != nil {
 			return err
 		}
+	}
+	switch next {
+	case "succeeded":
 		return t.credit(w, top, o, waited)
 	case "failed", "canceled":
 		if err := t.giveUp(w, top); err != nil {
@@ -335,11 +341,6 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 	if next == "failed" || next == "action_required" {
 		if err := t.pauseFor(w, top, o); err != nil {
 			return err
-		}
-		if next != was {
-			if err := t.emitTopup("topup."+next, w, top); err != nil {
-				return err
-			}
 		}
 	}
 	return t.rearm(w)

@@ -365,3 +365,29 @@ func TestRuleSetWhileInFlight(t *testing.T) {
 		t.Errorf("top-ups %+v", tops)
 	}
 }
+
+// Another card has come, and the payment that waits for the old one is to be canceled: hearing once more that it
+// waits, late, neither pauses the rule again nor saves the payment.
+func TestLateWordBesideACancel(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{})
+	c := newCustomer(t, l, "acme", "6")
+	putRule(t, l, "acme", rule(t, 0))
+	if _, _, err := debit(t, l, "acme", "2", ""); err != nil {
+		t.Fatal(err)
+	}
+	top := topups(t, l, "acme")[0]
+	waits := ledger.Outcome{Topup: top.ID, Status: "action_required", PaymentIntent: "pi_1", PaymentMethod: "pm_old", Code: "authentication_required"}
+	settle(t, l, waits)
+	if err := l.CardChanged(ctx, c.Ref, "pm_new"); err != nil {
+		t.Fatal(err)
+	}
+	top = settle(t, l, waits)
+	if v := ruleOf(t, l, "acme"); v.State != "topping_up" || !top.Cancel {
+		t.Errorf("the rule is %s for %v, its payment to be canceled: %t", v.State, v.PauseReason, top.Cancel)
+	}
+	settle(t, l, ledger.Outcome{Topup: top.ID, Status: "canceled", PaymentIntent: "pi_1"})
+	if tops := topups(t, l, "acme"); len(tops) != 2 || tops[0].Status != "pending" {
+		t.Errorf("after the cancel: %v", tops)
+	}
+}
