@@ -117,10 +117,11 @@ with g as (
 	select $1, id, $2, 1000000, case when $5 then 0 else 1000000 end, 'promotional', 1, 10, 'usage',
 		case when $5 then 'exhausted' else 'confirmed' end, not $5, true, $4, 'bench', 'api', id, $4 from unnest($3::text[]) u(id)
 ), e as (
-	insert into entries (bucket, wallet_id, seq, id, type, amount, balance_after, parts, reason, created_at)
+	insert into entries (bucket, wallet_id, seq, id, type, amount, balance_after, parts, reason, refers_to, created_at)
 	select w.bucket, w.id, w.seq + n, 'ent_g' || w.id || n, case when n <= $6 then 'grant' else 'capture' end,
 		case when n <= $6 then 1000000 else -1000000 end, w.total + 1000000::bigint * case when n <= $6 then n else 2 * $6 - n end,
-		($3::text[])[case when n <= $6 then n else n - $6 end] || case when n <= $6 then ':1000000' else ':-1000000' end, 'bench', $4
+		($3::text[])[case when n <= $6 then n else n - $6 end] || case when n <= $6 then ':1000000' else ':-1000000' end, 'bench',
+		case when n <= $6 then ($3::text[])[n] end, $4
 	from wallets w, generate_series(1, case when $5 then 2 * $6 else $6 end) n where w.bucket = $1 and w.id = $2
 )
 update wallets set seq = seq + case when $5 then 2 * $6 else $6 end, total = total + case when $5 then 0 else 1000000::bigint * $6 end,
