@@ -51,7 +51,6 @@ func TestPlanPaidLate(t *testing.T) {
 	for name, late := range map[string]time.Duration{"within the period": 10 * day, "after it": 40 * day} {
 		for _, elsewhere := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
-				t.Parallel()
 				w := newWorld(t)
 				stripeID, _ := "", ""
 				_, stripeID = w.customer("acme", "", "pm_card_chargeCustomerFail")
@@ -217,37 +216,37 @@ func TestPlanUpgradeRefillsNothing(t *testing.T) {
 // What was left of a period comes back with the renewal's payment: none, all of it and again, or at most so much.
 func TestPlanRollsOver(t *testing.T) {
 	t.Parallel()
-	for rollover, want := range map[string][]string{ // available after each renewal; 4 of 10 are spent in the first period
+	w := newWorld(t)
+	wants := map[string][]string{ // available after each renewal; 4 of 10 are spent in the first period
 		"none": {"10", "10", "10"}, "all": {"16", "26", "36"}, "3": {"13", "13", "13"}, "12.5": {"16", "22.5", "22.5"},
-	} {
-		t.Run(rollover, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			_, sub := w.subscribed("acme", w.plan(1000, "credits", "10", "credits_rollover", rollover, "credits_priority", "30"), 1, stripesim.Terms{})
-			w.spend("acme", "4")
-			for _, available := range want {
-				w.toPeriodEnd(sub)
-				if got := w.credit("acme", "usd"); got != "0" {
-					t.Errorf("%s between the end and the payment", got)
-				}
-				in := w.did(w.sim.Operator().CollectNow(sub))
-				w.has("acme", "usd", available)
-				for _, g := range w.grants("acme") {
-					if g.str("reason") == "rollover" && (g.str("kind") != "plan" || g.str("priority") != "30" || g.str("source.type") != "stripe_invoice") {
-						t.Errorf("%v", g.m)
-					}
-				}
-				if g := w.grants("acme")[0]; rollover != "none" && (g.str("reason") != "rollover" || g.str("source.id") != in) {
+	}
+	subs := make(map[string]string)
+	for rollover := range wants {
+		_, subs[rollover] = w.subscribed(rollover, w.plan(1000, "credits", "10", "credits_rollover", rollover, "credits_priority", "30"), 1, stripesim.Terms{})
+		w.spend(rollover, "4")
+	}
+	for period := range 3 {
+		w.toPeriodEnd(subs["all"])
+		w.advance(time.Minute) // the last one's period too
+		for rollover, want := range wants {
+			if got := w.credit(rollover, "usd"); got != "0" {
+				t.Errorf("%s: %s between the end and the payment", rollover, got)
+			}
+			in := w.did(w.sim.Operator().CollectNow(subs[rollover]))
+			w.has(rollover, "usd", want[period])
+			for _, g := range w.grants(rollover) {
+				if g.str("reason") == "rollover" && (g.str("kind") != "plan" || g.str("priority") != "30" || g.str("source.type") != "stripe_invoice") {
 					t.Errorf("%v", g.m)
 				}
 			}
-			if rollover == "all" { // 6 of the first period's 10, which cost 10.00
-				gs := w.grants("acme")
-				if g := gs[len(gs)-3]; g.str("cost.amount") != "600" {
-					t.Errorf("%v", g.m)
-				}
+			if g := w.grants(rollover)[0]; rollover != "none" && (g.str("reason") != "rollover" || g.str("source.id") != in) {
+				t.Errorf("%s: %v", rollover, g.m)
 			}
-		})
+		}
+	}
+	gs := w.grants("all") // 6 of the first period's 10, which cost 10.00
+	if g := gs[len(gs)-3]; g.str("cost.amount") != "600" {
+		t.Errorf("%v", g.m)
 	}
 }
 
@@ -319,7 +318,6 @@ func TestPlanEventsInAnyOrder(t *testing.T) {
 		"the first late": {Kind: stripesim.Hold, Type: "invoice.paid"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t)
 			w.must("PUT", "/v1/assets/tokens", map[string]any{"scale": 0})
 			_, stripeID := w.customer("acme", "", "pm_card_visa")
