@@ -14,15 +14,16 @@ func (s *Server) moneyBack(ctx context.Context, e stripeutil.Event) error {
 	if id == "" {
 		return nil // of a payment without a payment intent, which none of ours is
 	}
+	return s.followRefunds(ctx, id)
+}
+
+func (s *Server) followRefunds(ctx context.Context, id string) error {
 	pi, err := s.Stripe.PaymentIntent(ctx, id)
-	if err != nil || pi.Customer == "" {
+	if err != nil {
 		return err
 	}
-	ref, err := s.Ledger.Resolve(ctx, pi.Customer)
-	if ledger.IsCode(err, ledger.CodeNotFound) {
-		return nil // a stranger's
-	}
-	if err != nil {
+	ref, known, err := s.payer(ctx, pi)
+	if err != nil || !known {
 		return err
 	}
 	refunds, err := s.Stripe.Refunds(ctx, id)
@@ -43,6 +44,18 @@ func (s *Server) moneyBack(ctx context.Context, e stripeutil.Event) error {
 			Final: d.Status == "won" || d.Status == "lost", Created: d.Created})
 	}
 	return s.Ledger.ClawBack(ctx, ref, id, pi.Metadata[TopupMetadata], pi.AmountReceived, moves)
+}
+
+// payer is the customer who got the credit of a payment; known is false for a stranger's.
+func (s *Server) payer(ctx context.Context, pi stripeutil.PaymentIntent) (ref ledger.Ref, known bool, err error) {
+	if ref, known, err = s.Ledger.SoldTo(ctx, pi.ID); err != nil || known || pi.Customer == "" {
+		return ref, known, err
+	}
+	ref, err = s.Ledger.Resolve(ctx, pi.Customer)
+	if ledger.IsCode(err, ledger.CodeNotFound) {
+		return ref, false, nil
+	}
+	return ref, err == nil, err
 }
 
 // disputeJSON is a dispute as events show it.

@@ -343,7 +343,10 @@ func (s *Server) bookSale(ctx context.Context, sale ledger.Sale) error {
 	for _, what := range did {
 		s.Log.Info("sale", "sale", sale.ID, "customer", sale.Customer.ID, "line", what)
 	}
-	return err
+	if err != nil || len(did) == 0 || sale.PaymentIntent == "" {
+		return err
+	}
+	return s.followRefunds(ctx, sale.PaymentIntent) // a refund may have been heard of before what it gives back
 }
 
 // saleLines are lines as the ledger takes them.

@@ -69,7 +69,12 @@ func (l *Ledger) ClawBack(ctx context.Context, ref Ref, paymentIntent, topup str
 // bought are the grants that a payment bought, in force or gone.
 func (t *tx) bought(ref Ref, paymentIntent, topup string) (grants []Grant, err error) {
 	if topup == "" {
-		return nil, nil
+		// What a renewal carried over was bought by an earlier payment.
+		err = t.SelectContext(t.ctx, &grants, `select `+grantColumns+grantsFrom+`
+			join sold_lines sl on sl.bucket = g.bucket and sl.grant_id = g.id and sl.id not like '%/rollover'
+			join sales s on s.bucket = sl.bucket and s.id = split_part(sl.id, '/', 1)
+			where s.bucket = $1 and s.customer_id = $2 and s.payment_intent = $3 order by g.id`, ref.Bucket, ref.ID, paymentIntent)
+		return grants, err
 	}
 	var top Topup
 	found, err := t.get(&top, `select `+topupColumns+topupsFrom+`where t.bucket = $1 and t.id = $2 and t.customer_id = $3`, ref.Bucket, topup, ref.ID)
@@ -265,6 +270,12 @@ func (c *clawing) wallet(id string) (*Wallet, error) {
 	w, err := c.t.lockWallet(c.ref.Bucket, id)
 	c.wallets[id] = w
 	return w, err
+}
+
+// SoldTo says to whom a payment's sale was booked; found is false when none was.
+func (l *Ledger) SoldTo(ctx context.Context, paymentIntent string) (ref Ref, found bool, err error) {
+	found, err = l.getRow(ctx, &ref, `select bucket, customer_id as id from sales where payment_intent = $1`, paymentIntent)
+	return ref, found, err
 }
 
 const disputedSQL = `select exists (select from clawbacks where bucket = $1 and customer_id = $2 and kind = 'dispute'

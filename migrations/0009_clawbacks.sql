@@ -32,5 +32,9 @@ create table clawback_grants (
 );
 create index clawback_grants_of_grant on clawback_grants (bucket, grant_id);
 
+-- Whose a payment's sale is, whoever the payment names.
+create index sales_of_payment on sales (payment_intent);
+
 -- +goose Down
+drop index sales_of_payment;
 drop table clawback_grants, clawbacks;

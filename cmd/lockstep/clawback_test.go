@@ -196,3 +196,34 @@ func TestRandomRefunds(t *testing.T) {
 	})
 	w.inStep("acme")
 }
+
+// What Stripe sold goes back as a top-up does: a pack's credit, and a plan's, by the share of the payment that went back,
+// whoever the payment names, and also where the refund is heard of before the sale.
+func TestRefundsOfSales(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]string{"in order": "", "the refund first": "checkout.session.completed"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.customer("acme", "", "")
+			_, other := w.customer("other", "", "pm_card_visa")
+			if late != "" {
+				w.sim.InjectDelivery(stripesim.DeliveryFault{Type: late, Kind: stripesim.Hold})
+			}
+			pack := w.priced(stripesim.NewPrice{Unit: 1000, Metadata: map[string]string{"credits": "40"}})
+			session := w.bought(stripesim.Link{Price: pack, ClientReference: "acme", Customer: other}, "pm_card_visa")
+			pi := string(w.sim.Session(session).PaymentIntent)
+			operate(t)(w.sim.Operator().Refund(pi, 250))
+			if late != "" {
+				w.quietEvents()
+				w.sim.Release()
+			}
+			w.has("acme", "usd", "30")
+			re := operate(t)(w.sim.Operator().Refund(pi, 0))
+			w.has("acme", "usd", "0")
+			operate(t)(w.sim.Operator().FailRefund(re))
+			w.has("acme", "usd", "30")
+			w.inStep("acme")
+		})
+	}
+}
