@@ -88,6 +88,7 @@ func (s *Server) simulateRule(c *call) error {
 		return err
 	}
 	return s.once(c, key, w.Bucket, []string{string(asked)}, func(ledger.Once) (int, any, error) {
+		c.takeTime()
 		r, err := s.Ledger.Simulate(c.ctx(), w.ID, in)
 		if err != nil {
 			return 0, nil, err

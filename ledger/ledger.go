@@ -65,6 +65,7 @@ type Ledger struct {
 	eventsDue    chan struct{}
 	deliveries   chan struct{} // told when some fall due
 	render       func(subject any) ([]byte, error)
+	slow         chan struct{} // looks at much of the books that are on their way
 }
 
 // Ref names a customer and the bucket that the customer's rows are in.
@@ -82,6 +83,7 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	l := &Ledger{
 		db: db, clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset,
 		topupsDue: make(chan struct{}, 1), eventsDue: make(chan struct{}, 1), deliveries: make(chan struct{}, 1), render: o.Render,
+		slow: make(chan struct{}, slowLooks),
 	}
 	if l.render == nil {
 		l.render = renderBare

@@ -54,7 +54,7 @@ func (l *Ledger) Simulate(ctx context.Context, walletID string, in SimulationInp
 			return nil, err
 		}
 	}
-	if err := l.replay(ctx, &w, before.Seq, s.move); err != nil {
+	if err := l.slowly(ctx, func() error { return l.replay(ctx, &w, before.Seq, s.move) }); err != nil {
 		return nil, err
 	}
 	return s, s.end(to)

@@ -90,7 +90,10 @@ func (s *Simulation) move(m movement) error {
 	switch m.kind {
 	case movedUsage:
 		if left, ok := add(s.Ending, -m.amount); !ok || left < -s.overdraft {
-			return s.refuse(m)
+			if err := s.refuse(m); err != nil {
+				return err
+			}
+			return s.act(m.at) // nothing, unless this is a wallet's first movement
 		}
 		s.Ending -= m.amount
 		s.rate.use(m.at, m.amount)

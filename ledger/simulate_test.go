@@ -93,6 +93,19 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
+// A wallet that begins in the window with usage instead of credit loses that, and is refilled for the next.
+func TestSimulationOfNewWallet(t *testing.T) {
+	s := newSimulation(Rule{Enabled: true, Threshold: usd(5), Amount: usd(20)}, 6, price{1e12, "usd"}, 0, 0, simulatedFrom)
+	for n := range 2 {
+		if err := s.move(movement{hours(n), movedUsage, "", 1_000_000}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := outcome(s), "2 events, 1 bought 20 for 2000, cap 0, refused 1 short 1, 0 to 20, ending 19"; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
 // A rule that would charge without end is refused instead of run.
 func TestSimulationEnds(t *testing.T) {
 	r := Rule{Enabled: true, Threshold: ptr(int64(math.MaxInt64)), Amount: ptr(int64(1))}
