@@ -146,13 +146,15 @@ func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 	p := newPosting(ln.l.Now())
 	p.fenced = true
 	var sure []*debitCall
+	long := make(map[Ref]bool) // who goes the long way: a customer's debits are booked in the order in which they came
 	for _, c := range batch {
-		if pu := b.recall(ln, c); pu != nil && c.certain(pu, p.now) {
+		if pu := b.recall(ln, c); pu != nil && !long[c.ref] && c.certain(pu, p.now) {
 			b.grants[c.wallets[0]] = pu
 			b.decide(p, c)
 			sure = append(sure, c)
 		} else {
 			rest = append(rest, c)
+			long[c.ref] = true
 		}
 	}
 	if len(p.entries) == 0 {
