@@ -26,6 +26,8 @@ func (s *Server) table() []route {
 		{"PATCH /v1/customers/{customer}", "write", s.patchCustomer},
 		{"POST /v1/customers/{customer}/wallets", "write", s.postWallet},
 		{"GET /v1/customers/{customer}/wallets", "read", s.listWallets},
+		{"POST /v1/customers/{customer}/setup_sessions", "write", s.postSetupSession},
+		{"POST /v1/customers/{customer}/billing_portal_sessions", "write", s.postBillingPortalSession},
 		{"GET /v1/customers/{customer}/lockstep", "read", s.getLockstep},
 
 		{"GET /v1/wallets/{id}", "read", s.getWallet},

@@ -178,7 +178,10 @@ func (s *Server) checkoutPaid(ctx context.Context, e stripeutil.Event) error {
 	if err != nil {
 		return err
 	}
-	if cs.Mode == "setup" || cs.Status != "complete" || cs.Metadata[TopupMetadata] != "" || cs.PaymentMetadata[TopupMetadata] != "" {
+	if cs.Mode == "setup" {
+		return s.cardSaved(ctx, cs)
+	}
+	if cs.Status != "complete" || cs.Metadata[TopupMetadata] != "" || cs.PaymentMetadata[TopupMetadata] != "" {
 		return nil
 	}
 	lines, err := s.Stripe.CheckoutLines(ctx, cs.ID)

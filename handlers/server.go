@@ -33,6 +33,8 @@ type Server struct {
 
 	// OutboundPrivate says that endpoints may have private addresses, and take http.
 	OutboundPrivate bool
+	// PublicURL is where customers reach the merchant's own pages again; "" when that is not set.
+	PublicURL string
 	// MetricsElsewhere says that the metrics have an address of their own and are not served here.
 	MetricsElsewhere bool
 

@@ -59,17 +59,11 @@ func (c *Client) Disputes(ctx context.Context, paymentIntent string) ([]Dispute,
 // all reads a list to its end: for lists that are short by their nature.
 func all[T any](ctx context.Context, list *pager, decode func(json.RawMessage) (T, error)) ([]T, error) {
 	var found []T
-	for {
-		raw, ok, err := list.next(ctx)
-		if err != nil || !ok {
-			return found, err
-		}
-		v, err := read(raw, nil, decode)
-		if err != nil {
-			return nil, err
-		}
+	err := each(ctx, list, decode, func(v T) bool {
 		found = append(found, v)
-	}
+		return true
+	})
+	return found, err
 }
 
 func decodeRefund(raw json.RawMessage) (Refund, error) {

@@ -16,7 +16,7 @@ type CheckoutSession struct {
 	Mode, Status, PaymentStatus string
 	Customer, Email, Name       string // Customer is empty for a guest
 	ClientReference             string // the merchant's own word for who is buying
-	PaymentIntent               string
+	PaymentIntent, SetupIntent  string
 	Invoice, Subscription       string
 	// Invoices is set where a one-off sale gets an invoice, which may come a moment after the payment.
 	Invoices bool
@@ -156,6 +156,7 @@ func decodeCheckoutSession(raw json.RawMessage) (CheckoutSession, error) {
 		Customer        ref               `json:"customer"`
 		ClientReference string            `json:"client_reference_id"`
 		PaymentIntent   described         `json:"payment_intent"`
+		SetupIntent     ref               `json:"setup_intent"`
 		Invoice         ref               `json:"invoice"`
 		Subscription    ref               `json:"subscription"`
 		Metadata        map[string]string `json:"metadata"`
@@ -173,7 +174,7 @@ func decodeCheckoutSession(raw json.RawMessage) (CheckoutSession, error) {
 	return CheckoutSession{
 		ID: wire.ID, Mode: wire.Mode, Status: wire.Status, PaymentStatus: wire.PaymentStatus, Customer: string(wire.Customer),
 		Email: wire.CustomerDetails.Email, Name: wire.CustomerDetails.Name, ClientReference: wire.ClientReference,
-		PaymentIntent: wire.PaymentIntent.ID, Invoice: string(wire.Invoice), Subscription: string(wire.Subscription),
+		PaymentIntent: wire.PaymentIntent.ID, SetupIntent: string(wire.SetupIntent), Invoice: string(wire.Invoice), Subscription: string(wire.Subscription),
 		Invoices: wire.InvoiceCreation.Enabled, Metadata: wire.Metadata, PaymentMetadata: wire.PaymentIntent.Metadata,
 	}, nil
 }
