@@ -42,6 +42,7 @@ type ruleJSON struct {
 	Threshold        *string       `json:"threshold"`
 	ThresholdPercent *int16        `json:"threshold_percent"`
 	RunwayMinutes    *int32        `json:"runway_minutes"`
+	DeclineRetries   int16         `json:"decline_retries"`
 	Amount           *string       `json:"amount"`
 	Target           *string       `json:"target"`
 	SpendCap         *capJSON      `json:"spend_cap"`
@@ -57,7 +58,7 @@ type ruleJSON struct {
 
 func newRule(r *ledger.RuleView) *ruleJSON {
 	v := &ruleJSON{Object: "auto_topup", Wallet: r.Wallet, Enabled: r.Enabled, Threshold: optionalSteps(r.Threshold, r.Scale),
-		ThresholdPercent: r.ThresholdPercent, RunwayMinutes: r.RunwayMinutes, Amount: optionalSteps(r.Amount, r.Scale), Target: optionalSteps(r.Target, r.Scale),
+		ThresholdPercent: r.ThresholdPercent, RunwayMinutes: r.RunwayMinutes, DeclineRetries: r.DeclineRetries, Amount: optionalSteps(r.Amount, r.Scale), Target: optionalSteps(r.Target, r.Scale),
 		Mode: r.Mode, Settlement: r.Settlement, PaymentMethod: r.PaymentMethod,
 		Grant: ruleGrantJSON{r.GrantKind, r.GrantPriority, r.GrantExpiresInDays}, State: r.State, Pause: pauseJSON(r),
 		Spent: spentJSON{r.Spent, r.Currency, stamp(r.From), stamp(r.To)}, UpdatedAt: stamp(r.UpdatedAt)}
@@ -90,8 +91,12 @@ func pauseJSON(r *ledger.RuleView) *rulePause {
 		return nil
 	}
 	p := &rulePause{Reason: *r.PauseReason, Since: stamp(*r.PauseSince), ClearsWhen: clears[*r.PauseReason], Topup: r.PauseTopup}
-	if r.PauseUntil != nil {
+	switch {
+	case r.PauseUntil == nil:
+	case *r.PauseReason == ledger.PauseSpendCap:
 		p.ClearsWhen = "the cap's period ends at " + stamp(*r.PauseUntil) + ", or the cap is raised"
+	default:
+		p.ClearsWhen = "the card is tried again at " + stamp(*r.PauseUntil) + ", or before that " + p.ClearsWhen
 	}
 	return p
 }
@@ -102,6 +107,7 @@ type ruleRequest struct {
 	Threshold        *string  `json:"threshold"`
 	ThresholdPercent *int16   `json:"threshold_percent"`
 	RunwayMinutes    *int32   `json:"runway_minutes"`
+	DeclineRetries   *int16   `json:"decline_retries"`
 	Amount           *string  `json:"amount"`
 	Target           *string  `json:"target"`
 	SpendCap         *capJSON `json:"spend_cap"`
@@ -116,7 +122,7 @@ type ruleRequest struct {
 }
 
 func (q *ruleRequest) rule() (in ledger.RuleInput, err error) {
-	in = ledger.RuleInput{Enabled: q.Enabled == nil || *q.Enabled, ThresholdPercent: q.ThresholdPercent, RunwayMinutes: q.RunwayMinutes, Mode: deref(q.Mode),
+	in = ledger.RuleInput{Enabled: q.Enabled == nil || *q.Enabled, ThresholdPercent: q.ThresholdPercent, RunwayMinutes: q.RunwayMinutes, DeclineRetries: deref(q.DeclineRetries), Mode: deref(q.Mode),
 		Settlement: deref(q.Settlement), PaymentMethod: deref(q.PaymentMethod), GrantPriority: ledger.DefaultPriority,
 		MinimumCharge: stripeutil.MinimumCharge}
 	if err := filled(field{"mode", q.Mode}, field{"settlement", q.Settlement}, field{"payment_method", q.PaymentMethod}); err != nil {

@@ -128,6 +128,7 @@ func OutcomeOf(pi stripeutil.PaymentIntent) (o ledger.Outcome, ok bool) {
 	o = ledger.Outcome{Topup: pi.Metadata[TopupMetadata], PaymentIntent: pi.ID, PaymentMethod: pi.PaymentMethod}
 	if f := pi.Failure; f != nil {
 		o.Code, o.DeclineCode, o.Message = f.Code, f.DeclineCode, f.Message
+		o.Soft = !stripeutil.HardDecline(*f)
 		if o.DeclineCode == "" { // Stripe has none for the declines that are codes of their own, such as expired_card
 			o.DeclineCode = f.Code
 		}

@@ -98,8 +98,17 @@ func (t *tx) rearm(w *Wallet) error {
 // refill decides: below is the balance at which the wallet is to be looked at again, nil for not armed.
 func (t *tx) refill(w *Wallet) (below *int64, err error) {
 	r, found, err := t.rule(w)
-	if err != nil || !found || !r.Enabled || !w.active() {
+	if err != nil || !found {
 		return nil, err
+	}
+	// A new period of the cap, or time to try a card again.
+	if r.PauseUntil != nil && !r.PauseUntil.After(t.now) {
+		if err := t.lift(&r); err != nil {
+			return nil, err
+		}
+	}
+	if !r.Enabled || !w.active() {
+		return nil, nil
 	}
 	if deref(r.PauseReason) != "" && deref(r.PauseReason) != PauseSpendCap {
 		return nil, nil
@@ -122,11 +131,6 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 	p, priced := asset.price()
 	if !priced {
 		return nil, nil
-	}
-	if r.PauseReason != nil && !r.PauseUntil.After(t.now) { // a new period
-		if err := t.unpause(&r); err != nil {
-			return nil, err
-		}
 	}
 	have := w.Available() + w.Pending
 	limit, mark, err := t.limits(w, &r)

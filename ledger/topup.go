@@ -271,6 +271,7 @@ type Outcome struct {
 	Code          string // of a failure
 	DeclineCode   string
 	Message       string
+	Soft          bool // of a decline: the same card may well pay on another day
 }
 
 // SettleTopup is the fourth money step: whoever learns the outcome first, the answer to the call, a
@@ -420,7 +421,11 @@ func (t *tx) paid(w *Wallet) error {
 	case PausePaymentFailed, PauseActionRequired, PauseNoPaymentMethod:
 		return t.unpause(&r)
 	}
-	return nil
+	if r.Retried == 0 {
+		return nil
+	}
+	r.Retried = 0
+	return t.saveRule(r)
 }
 
 // giveUp voids the grant of a top-up that will not be paid and gives its part of the cap back.
@@ -450,6 +455,11 @@ func (t *tx) pauseFor(w *Wallet, top *Topup, o Outcome) error {
 	method := o.PaymentMethod
 	if method == "" { // Stripe takes it off a payment that failed
 		method = deref(top.PaymentMethod)
+	}
+	if reason == PausePaymentFailed && o.Soft && r.Retried < r.DeclineRetries {
+		again := t.now.Add(retryAfter[r.Retried])
+		r.Retried++
+		return t.pause(w, &r, reason, &again, method, top.ID)
 	}
 	return t.pause(w, &r, reason, nil, method, top.ID)
 }

@@ -135,7 +135,7 @@ func (g *gateway) charged(ctx context.Context, top ledger.Topup, p stripeutil.Ch
 			o.PaymentIntent = se.PaymentIntent.ID
 		}
 		if se.Failure != nil {
-			o.DeclineCode = se.Failure.DeclineCode
+			o.DeclineCode, o.Soft = se.Failure.DeclineCode, !stripeutil.HardDecline(*se.Failure)
 		}
 		if o.DeclineCode == "" {
 			o.DeclineCode = o.Code

@@ -208,6 +208,7 @@ func (d driven) path() string {
 	case "webhook_endpoints":
 		id = d.w.must("POST", "/v1/webhook_endpoints", map[string]any{"url": "https://app.example.com/hook", "events": []string{"*"}}).str("id")
 	case "events":
+		d.w.must("POST", "/v1/webhook_endpoints", map[string]any{"url": "https://app.example.com/all", "events": []string{"*"}}) // to be sent to
 		id = d.w.must("GET", "/v1/events", nil).str("data.0.id")
 	case "debits":
 		id = make("/v1/usage", map[string]any{"amount": "0.25"})
