@@ -55,24 +55,25 @@ func (s *Server) StoreEvent(ctx context.Context, e stripeutil.Event, raw []byte,
 // effects says what each event does: one function an event. An event may come twice, late, early, or not
 // at all; each function is safe against all of that.
 var effects = map[string]func(*Server, context.Context, stripeutil.Event) error{
-	"payment_intent.succeeded":        (*Server).paymentChanged,
-	"payment_intent.processing":       (*Server).paymentChanged,
-	"payment_intent.payment_failed":   (*Server).paymentChanged,
-	"payment_intent.canceled":         (*Server).paymentChanged,
-	"payment_intent.requires_action":  (*Server).paymentChanged,
-	"customer.updated":                (*Server).customerUpdated,
-	"customer.deleted":                (*Server).customerDeleted,
-	"charge.refunded":                 (*Server).moneyBack,
-	"charge.refund.updated":           (*Server).moneyBack,
-	"refund.created":                  (*Server).moneyBack,
-	"refund.updated":                  (*Server).moneyBack,
-	"charge.dispute.created":          (*Server).moneyBack,
-	"charge.dispute.updated":          (*Server).moneyBack,
-	"charge.dispute.closed":           (*Server).moneyBack,
-	"charge.dispute.funds_withdrawn":  (*Server).moneyBack,
-	"charge.dispute.funds_reinstated": (*Server).moneyBack,
-	"invoice.paid":                    (*Server).invoicePaid,
-	"checkout.session.completed":      (*Server).checkoutPaid,
+	"payment_intent.succeeded":             (*Server).paymentChanged,
+	"payment_intent.processing":            (*Server).paymentChanged,
+	"payment_intent.payment_failed":        (*Server).paymentChanged,
+	"payment_intent.canceled":              (*Server).paymentChanged,
+	"payment_intent.requires_action":       (*Server).paymentChanged,
+	"customer.updated":                     (*Server).customerUpdated,
+	"customer.deleted":                     (*Server).customerDeleted,
+	"charge.refunded":                      (*Server).moneyBack,
+	"charge.refund.updated":                (*Server).moneyBack,
+	"refund.created":                       (*Server).moneyBack,
+	"refund.updated":                       (*Server).moneyBack,
+	"charge.dispute.created":               (*Server).moneyBack,
+	"charge.dispute.updated":               (*Server).moneyBack,
+	"charge.dispute.closed":                (*Server).moneyBack,
+	"charge.dispute.funds_withdrawn":       (*Server).moneyBack,
+	"charge.dispute.funds_reinstated":      (*Server).moneyBack,
+	"invoice.paid":                         (*Server).invoicePaid,
+	"payment_method.automatically_updated": (*Server).cardRenewed,
+	"checkout.session.completed":           (*Server).checkoutPaid,
 
 	"checkout.session.async_payment_succeeded": (*Server).checkoutPaid,
 }
@@ -183,6 +184,22 @@ func (s *Server) customerUpdated(ctx context.Context, e stripeutil.Event) error 
 		return err
 	}
 	return s.Ledger.CardChanged(ctx, ref, c.DefaultPaymentMethod)
+}
+
+// cardRenewed hears that the network has told Stripe of a new card in place of a saved one.
+func (s *Server) cardRenewed(ctx context.Context, e stripeutil.Event) error {
+	customer, method := e.CustomerID(), e.ObjectID()
+	if customer == "" || method == "" {
+		return nil
+	}
+	ref, err := s.Ledger.Resolve(ctx, customer)
+	if ledger.IsCode(err, ledger.CodeNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.Ledger.CardRenewed(ctx, ref, method)
 }
 
 func (s *Server) customerDeleted(ctx context.Context, e stripeutil.Event) error {

@@ -381,12 +381,23 @@ func (l *Ledger) CardChanged(ctx context.Context, customer Ref, method string) e
 	if method == "" {
 		return nil
 	}
+	return l.cardHelps(ctx, customer, `r.payment_method is null and r.pause_method is distinct from $3`, method,
+		func(r *Rule) bool { return deref(r.PauseMethod) != method })
+}
+
+// CardRenewed arms the rules of a customer again whose card failed and is another one now: the network has told
+// Stripe of a new card in place of the saved one.
+func (l *Ledger) CardRenewed(ctx context.Context, customer Ref, method string) error {
+	return l.cardHelps(ctx, customer, `r.pause_method = $3`, method, func(r *Rule) bool { return deref(r.PauseMethod) == method })
+}
+
+// cardHelps arms those rules of a customer that wait for a card and fit a condition.
+func (l *Ledger) cardHelps(ctx context.Context, customer Ref, condition, method string, still func(*Rule) bool) error {
 	return l.inTx(ctx, func(t *tx) error {
 		var ids []string
 		if err := t.SelectContext(ctx, &ids, `select w.id from wallets w join topup_rules r on r.bucket = w.bucket and r.wallet_id = w.id
-			where w.bucket = $1 and w.customer_id = $2 and r.payment_method is null
-			and r.pause_reason in ('payment_failed', 'action_required', 'no_payment_method')
-			and r.pause_method is distinct from $3 order by w.id`, customer.Bucket, customer.ID, method); err != nil {
+			where w.bucket = $1 and w.customer_id = $2 and r.pause_reason in ('payment_failed', 'action_required', 'no_payment_method')
+			and `+condition+` order by w.id`, customer.Bucket, customer.ID, method); err != nil {
 			return err
 		}
 		for _, id := range ids {
@@ -398,7 +409,12 @@ func (l *Ledger) CardChanged(ctx context.Context, customer Ref, method string) e
 			if err != nil {
 				return err
 			}
-			if deref(r.PauseReason) == "" || deref(r.PauseMethod) == method {
+			switch deref(r.PauseReason) {
+			case PausePaymentFailed, PauseActionRequired, PauseNoPaymentMethod:
+			default:
+				continue
+			}
+			if !still(&r) {
 				continue
 			}
 			if err := t.unpause(&r); err != nil {

@@ -143,6 +143,29 @@ func (e Event) ObjectID() string {
 	return id
 }
 
+// CustomerID is the customer that the event's object belongs to; empty where it belongs to none.
+func (e Event) CustomerID() string {
+	var wire struct {
+		Customer ref `json:"customer"`
+	}
+	if json.Unmarshal(e.Object, &wire) != nil {
+		return ""
+	}
+	return string(wire.Customer)
+}
+
+// PaymentIntentID is the payment that a charge, refund or dispute is of; empty for those of payments older than
+// payment intents, and for anything else.
+func (e Event) PaymentIntentID() string {
+	var wire struct {
+		PaymentIntent ref `json:"payment_intent"`
+	}
+	if json.Unmarshal(e.Object, &wire) != nil {
+		return ""
+	}
+	return string(wire.PaymentIntent)
+}
+
 // maxTypes is how many types one listing of events may name (docs.stripe.com/api/events/list).
 const maxTypes = 20
 

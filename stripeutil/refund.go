@@ -98,15 +98,3 @@ func decodeDispute(raw json.RawMessage) (Dispute, error) {
 	return Dispute{ID: wire.ID, PaymentIntent: string(wire.PaymentIntent), Currency: wire.Currency, Reason: wire.Reason, Amount: wire.Amount,
 		Status: wire.Status, Created: unixTime(wire.Created)}, nil
 }
-
-// PaymentIntentID is the payment that a charge, refund or dispute is of; empty for those of payments older than
-// payment intents, and for anything else.
-func (e Event) PaymentIntentID() string {
-	var wire struct {
-		PaymentIntent ref `json:"payment_intent"`
-	}
-	if json.Unmarshal(e.Object, &wire) != nil {
-		return ""
-	}
-	return string(wire.PaymentIntent)
-}

@@ -82,3 +82,23 @@ func TestHardDeclinesAreNotRetried(t *testing.T) {
 		return err == nil && n == 0
 	})
 }
+
+// A card that the network replaces arms the rule that it had paused; the same card told of again for another customer
+// does nothing.
+func TestRenewedCardClearsThePause(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	wallet, stripeID := w.customer("acme", "10", "")
+	pm := w.card(stripeID, "pm_card_stripesim_expired_card")
+	w.rule(wallet, refill(0))
+	w.spend("acme", "6")
+	w.eventually("paused", func() bool { _, reason := w.state(wallet); return reason == "payment_failed" })
+	_, other := w.customer("other", "", "")
+	w.did(w.sim.Operator().RenewCard(w.card(other, "pm_card_visa"), "pm_card_mastercard"))
+	w.quietEvents()
+	if _, reason := w.state(wallet); reason != "payment_failed" {
+		t.Errorf("another customer's card cleared it: %s", reason)
+	}
+	w.did(w.sim.Operator().RenewCard(pm, "pm_card_visa"))
+	w.paid("acme", stripeID, "24", 1)
+}

@@ -102,6 +102,26 @@ func (o *Operator) DetachPaymentMethod(pm string) (string, error) {
 	})
 }
 
+// RenewCard is the card network telling Stripe of a new card in place of a saved one: the method stays, and behaves
+// from now on as token's card does.
+func (o *Operator) RenewCard(pm, token string) (string, error) {
+	return pm, o.s.act(func(c *call) *apiError {
+		m := c.state.PaymentMethods.get(pm)
+		spec, known := cardFor(token)
+		if m == nil || m.Card == nil || !known {
+			return noSuch("PaymentMethod", pm, "payment_method")
+		}
+		before := toMap(m)
+		renewed := *m.Card
+		renewed.ExpYear++
+		renewed.Last4 = spec.last4
+		m.Card = &renewed
+		c.state.Tokens[pm] = token
+		c.emitUpdated("payment_method.automatically_updated", before, m)
+		return nil
+	})
+}
+
 // DeleteCustomer deletes a customer for good.
 func (o *Operator) DeleteCustomer(id string) (string, error) {
 	return id, o.s.act(func(c *call) *apiError {
