@@ -181,7 +181,10 @@ func (s *Server) checkoutPaid(ctx context.Context, e stripeutil.Event) error {
 	if cs.Mode == "setup" {
 		return s.cardSaved(ctx, cs)
 	}
-	if cs.Status != "complete" || cs.Metadata[TopupMetadata] != "" || cs.PaymentMetadata[TopupMetadata] != "" {
+	if cs.Metadata[TopupMetadata] != "" {
+		return s.topupSession(ctx, cs)
+	}
+	if cs.Status != "complete" || cs.PaymentMetadata[TopupMetadata] != "" {
 		return nil
 	}
 	lines, err := s.Stripe.CheckoutLines(ctx, cs.ID)

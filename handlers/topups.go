@@ -40,7 +40,10 @@ type failureJSON struct {
 func newTopup(t *ledger.Topup) topupJSON {
 	v := topupJSON{Object: "topup", ID: t.ID, Customer: t.Customer, Wallet: t.Wallet, Trigger: t.Trigger, Mode: t.Mode, Status: t.Status,
 		Amount: ledger.FormatSteps(t.Amount, t.Scale), Charge: ledger.Money{Amount: t.Charge, Currency: t.Currency}, Attempt: t.Attempt,
-		Stripe: stripeJSON{PaymentIntent: t.PaymentIntent}, CreatedAt: stamp(t.CreatedAt)}
+		Stripe: stripeJSON{PaymentIntent: t.PaymentIntent, CheckoutSession: t.CheckoutSession}, CreatedAt: stamp(t.CreatedAt)}
+	if t.Status == "pending" {
+		v.URL = t.URL
+	}
 	if t.FailureCode != nil {
 		v.Failure = &failureJSON{*t.FailureCode, t.DeclineCode, t.FailureMessage}
 	}
@@ -58,6 +61,7 @@ func (s *Server) postTopup(c *call) error {
 		Amount         *string `json:"amount"`
 		Mode           *string `json:"mode"`
 		PaymentMethod  *string `json:"payment_method"`
+		SuccessURL     *string `json:"success_url"`
 		IdempotencyKey *string `json:"idempotency_key"`
 	}
 	if err := c.decode(&in); err != nil {
@@ -78,6 +82,9 @@ func (s *Server) postTopup(c *call) error {
 	if err := texts("customer", want.Customer, "asset", want.Asset, "wallet", want.Wallet, "mode", want.Mode, "payment_method", want.PaymentMethod); err != nil {
 		return err
 	}
+	if want.SuccessURL, err = s.successURL(want.Mode, in.SuccessURL); err != nil {
+		return err
+	}
 	key, err := c.key(in.IdempotencyKey)
 	if err != nil {
 		return err
@@ -87,6 +94,9 @@ func (s *Server) postTopup(c *call) error {
 		return err
 	}
 	request := []string{want.Customer, want.Asset, want.Amount.String(), want.Mode, want.PaymentMethod, want.Wallet}
+	if want.SuccessURL != "" {
+		request = append(request, want.SuccessURL)
+	}
 	return s.once(c, key, ref.Bucket, request, func(once ledger.Once) (int, any, error) {
 		top, replayed, err := s.Ledger.CreateTopup(c.ctx(), want, once)
 		if err != nil {
@@ -99,6 +109,14 @@ func (s *Server) postTopup(c *call) error {
 		}
 		return s.topupAnswer(c, once, top, replayed)
 	})
+}
+
+// successURL is where a checkout's page sends the customer; other modes have none.
+func (s *Server) successURL(mode string, said *string) (string, error) {
+	if mode != "checkout" && said == nil {
+		return "", nil
+	}
+	return s.pageURL("success_url", said)
 }
 
 // topupAnswer is the answer to a manual top-up as far as it has got.
@@ -115,6 +133,10 @@ func (s *Server) topupAnswer(c *call, once ledger.Once, top ledger.Topup, replay
 			return 0, nil, &fault{http.StatusPaymentRequired, "card_error", ledger.PauseNoPaymentMethod, "payment_method", deref(top.FailureMessage)}
 		}
 		return 0, nil, invalid("", "Stripe refused the charge: "+deref(top.FailureMessage))
+	case top.Status == "pending" && top.Mode == "checkout" && top.URL == nil:
+		return 0, nil, &fault{http.StatusServiceUnavailable, "api_error", string(ledger.CodeUnavailable), "",
+			"Stripe has not opened the page of top-up " + top.ID + " yet: send the same request under the same idempotency key, or ask for the top-up"}
+	case top.Status == "pending" && top.Mode == "checkout":
 	case top.Status == "pending" && replayed:
 		return 0, nil, &fault{http.StatusConflict, "conflict", string(ledger.CodeInProgress), "",
 			"top-up " + top.ID + " is being charged by the first request under this key; ask again shortly"}

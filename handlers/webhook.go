@@ -76,6 +76,8 @@ var effects = map[string]func(*Server, context.Context, stripeutil.Event) error{
 	"checkout.session.completed":           (*Server).checkoutPaid,
 
 	"checkout.session.async_payment_succeeded": (*Server).checkoutPaid,
+	"checkout.session.async_payment_failed":    (*Server).checkoutEnded,
+	"checkout.session.expired":                 (*Server).checkoutEnded,
 }
 
 // EventTypes lists the events that have an effect.
@@ -116,10 +118,16 @@ func (s *Server) paymentChanged(ctx context.Context, e stripeutil.Event) error {
 	if !ok {
 		return nil
 	}
-	_, err = s.Ledger.SettleTopup(ctx, o)
+	top, err := s.Ledger.TopupByID(ctx, o.Topup)
 	if ledger.IsCode(err, ledger.CodeNotFound) {
 		s.Log.Warn("payment of an unknown top-up", "payment_intent", pi.ID, "topup", o.Topup)
 		return nil
+	}
+	if err == nil && top.Mode == "checkout" {
+		return s.paidOnPage(ctx, top, pi, o)
+	}
+	if err == nil {
+		_, err = s.Ledger.SettleTopup(ctx, o)
 	}
 	return err
 }

@@ -35,11 +35,16 @@ type Topup struct {
 	CreatedAt      time.Time  `db:"created_at"`
 	StripeCustomer string     `db:"stripe_customer"`
 	Scale          int16      `db:"scale"`
+
+	CheckoutSession *string `db:"checkout_session"`
+	URL             *string `db:"url"`
+	SuccessURL      *string `db:"success_url"`
 }
 
 const topupColumns = `t.bucket, t.id, t.wallet_id, t.customer_id, t.trigger, t.mode, t.status, t.amount, t.charge, t.currency, t.attempt,
 	t.payment_method, t.params, t.called_at, t.payment_intent, t.failure_code, t.decline_code, t.failure_message, t.grant_id,
-	t.expires_in_days, t.cap_used, t.cap_amount, t.cancel, t.tries, t.created_at, coalesce(c.stripe_customer, '') as stripe_customer, w.scale`
+	t.expires_in_days, t.cap_used, t.cap_amount, t.cancel, t.tries, t.created_at, coalesce(c.stripe_customer, '') as stripe_customer, w.scale,
+	t.checkout_session, t.url, t.success_url`
 
 const topupsFrom = ` from topups t join customers c on c.bucket = t.bucket and c.id = t.customer_id
 	join wallets w on w.bucket = t.bucket and w.id = t.wallet_id `
@@ -66,6 +71,7 @@ type TopupInput struct {
 	Amount          Decimal
 	Mode            string // "" is charge
 	PaymentMethod   string // "" is the customer's default
+	SuccessURL      string // of a checkout: where its customer goes from Stripe's page
 	MinimumCharge   func(currency string) int64
 }
 
@@ -79,10 +85,11 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 		return Topup{}, false, err
 	}
 	defaultTo(&in.Mode, "charge")
+	if err := in.checkMode(); err != nil {
+		return Topup{}, false, err
+	}
 	p, priced := asset.price()
 	switch {
-	case in.Mode != "charge":
-		return Topup{}, false, refuse(CodeInvalid, "mode", "mode must be charge")
 	case !priced:
 		return Topup{}, false, refuse(CodeInvalid, "asset", "%s has no price, so it can't be bought", asset.Code)
 	case in.Amount.Digits <= 0:
@@ -122,7 +129,7 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 			return err
 		}
 		err = t.intend(w, Topup{ID: id, Trigger: "manual", Mode: in.Mode, Amount: amount, Charge: charge, Currency: p.currency,
-			PaymentMethod: ref(in.PaymentMethod)}, terms{"purchased", DefaultPriority, nil})
+			PaymentMethod: ref(in.PaymentMethod), SuccessURL: ref(in.SuccessURL)}, terms{"purchased", DefaultPriority, nil})
 		if err != nil {
 			return err
 		}
@@ -160,10 +167,10 @@ func (t *tx) intend(w *Wallet, top Topup, terms terms) error {
 		run = t.now.Add(Lease) // its caller charges it; a worker only when the caller has not
 	}
 	if err := t.exec(`insert into topups (bucket, id, wallet_id, customer_id, trigger, mode, status, amount, charge, currency,
-			payment_method, grant_id, expires_in_days, cap_used, cap_amount, run_at, created_at)
-		values ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+			payment_method, grant_id, expires_in_days, cap_used, cap_amount, run_at, created_at, success_url)
+		values ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
 		w.Bucket, top.ID, w.ID, w.Customer, top.Trigger, top.Mode, top.Amount, top.Charge, top.Currency,
-		top.PaymentMethod, top.GrantID, terms.expiresInDays, top.CapUsed, top.CapAmount, run, t.now); err != nil {
+		top.PaymentMethod, top.GrantID, terms.expiresInDays, top.CapUsed, top.CapAmount, run, t.now, top.SuccessURL); err != nil {
 		return err
 	}
 	t.wake = t.wake || top.Trigger == "auto"

@@ -99,6 +99,17 @@ func (e Event) Customer() (Customer, error) {
 	return cus, nil
 }
 
+// Metadata is what the event's object carries, in words that are the same in every API version.
+func (e Event) Metadata() map[string]string {
+	var wire struct {
+		Metadata map[string]string `json:"metadata"`
+	}
+	if json.Unmarshal(e.Object, &wire) != nil {
+		return nil
+	}
+	return wire.Metadata
+}
+
 // about refuses to read one kind of object as another: most of their fields have the same names.
 func (e Event) about(object string) error {
 	var wire struct {

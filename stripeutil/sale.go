@@ -23,6 +23,10 @@ type CheckoutSession struct {
 	Metadata map[string]string
 	// PaymentMetadata is the payment's own.
 	PaymentMetadata map[string]string
+	// Payment is the whole payment where the session was read by itself and has one.
+	Payment *PaymentIntent
+	URL     string // where the customer pays, while it is open
+	Created time.Time
 }
 
 // Invoice is an invoice as far as it says what was sold.
@@ -155,7 +159,9 @@ func decodeCheckoutSession(raw json.RawMessage) (CheckoutSession, error) {
 		PaymentStatus   string            `json:"payment_status"`
 		Customer        ref               `json:"customer"`
 		ClientReference string            `json:"client_reference_id"`
-		PaymentIntent   described         `json:"payment_intent"`
+		PaymentIntent   json.RawMessage   `json:"payment_intent"`
+		Created         int64             `json:"created"`
+		URL             string            `json:"url"`
 		SetupIntent     ref               `json:"setup_intent"`
 		Invoice         ref               `json:"invoice"`
 		Subscription    ref               `json:"subscription"`
@@ -171,12 +177,28 @@ func decodeCheckoutSession(raw json.RawMessage) (CheckoutSession, error) {
 	if err := decode(raw, "checkout session", &wire, &wire.ID); err != nil {
 		return CheckoutSession{}, err
 	}
+	payment, whole, err := decodePaymentOf(wire.PaymentIntent)
+	if err != nil {
+		return CheckoutSession{}, err
+	}
 	return CheckoutSession{
 		ID: wire.ID, Mode: wire.Mode, Status: wire.Status, PaymentStatus: wire.PaymentStatus, Customer: string(wire.Customer),
 		Email: wire.CustomerDetails.Email, Name: wire.CustomerDetails.Name, ClientReference: wire.ClientReference,
-		PaymentIntent: wire.PaymentIntent.ID, SetupIntent: string(wire.SetupIntent), Invoice: string(wire.Invoice), Subscription: string(wire.Subscription),
-		Invoices: wire.InvoiceCreation.Enabled, Metadata: wire.Metadata, PaymentMetadata: wire.PaymentIntent.Metadata,
+		PaymentIntent: payment.ID, SetupIntent: string(wire.SetupIntent), Invoice: string(wire.Invoice), Subscription: string(wire.Subscription),
+		Invoices: wire.InvoiceCreation.Enabled, Metadata: wire.Metadata, PaymentMetadata: payment.Metadata, Payment: whole, URL: wire.URL, Created: unixTime(wire.Created),
 	}, nil
+}
+
+// decodePaymentOf reads the payment of an object: its id and metadata, and all of it where it is expanded.
+func decodePaymentOf(raw json.RawMessage) (p described, whole *PaymentIntent, err error) {
+	if len(raw) == 0 {
+		return p, nil, nil
+	}
+	if err := json.Unmarshal(raw, &p); err != nil || !isObject(raw) {
+		return p, nil, err
+	}
+	pi, err := decodePaymentIntent(raw)
+	return p, &pi, err
 }
 
 func decodeInvoice(raw json.RawMessage) (Invoice, error) {

@@ -20,6 +20,9 @@ const resendFor = 23 * time.Hour
 // life of its key and of every retry of ours.
 const forgetAfter = 25 * time.Hour
 
+// clockSkew is how far Stripe's clock may be from ours.
+const clockSkew = 10 * time.Minute
+
 // chargeTopup runs a top-up's charge now, or waits for whoever runs it, and answers what is known after it.
 func (g *gateway) chargeTopup(ctx context.Context, id string) (ledger.Topup, error) {
 	deadline := time.Now().Add(ledger.Lease)
@@ -65,6 +68,8 @@ func (g *gateway) dueTopup(ctx context.Context) (found bool, err error) {
 func (g *gateway) runTopup(ctx context.Context, top ledger.Topup) error {
 	crash("topup.leased")
 	switch {
+	case top.Mode == "checkout":
+		return g.runCheckout(ctx, top)
 	case top.Cancel:
 		return g.cancelPayment(ctx, top)
 	case top.Status != "pending":
@@ -215,7 +220,7 @@ func (g *gateway) lookAtPayment(ctx context.Context, top ledger.Topup) error {
 // findPayment looks for the payment of a call whose outcome nobody knows by its metadata. One that is not
 // there is given up only when no key of ours could make it any more.
 func (g *gateway) findPayment(ctx context.Context, top ledger.Topup) error {
-	since := top.CreatedAt.Add(-10 * time.Minute) // Stripe's clock is not ours
+	since := top.CreatedAt.Add(-clockSkew)
 	pi, found, err := g.stripe.FindPaymentIntent(ctx, top.StripeCustomer, since, func(pi stripeutil.PaymentIntent) bool {
 		return pi.Metadata[handlers.TopupMetadata] == top.ID
 	})
