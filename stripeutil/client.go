@@ -223,9 +223,13 @@ type answer struct{ stripe.APIResource }
 // call sends one request with all its attempts and returns the bytes of a 2xx answer. params is one of stripe-go's
 // parameter structs, or nil; key is empty for reads only. Any error is an *Error.
 func (c *Client) call(ctx context.Context, method, path, key string, params any) (json.RawMessage, error) {
+	return c.traced(ctx, &trace{method: method}, path, key, params)
+}
+
+// traced is call for those who want to know how it went: trace is new, with the method alone.
+func (c *Client) traced(ctx context.Context, trace *trace, path, key string, params any) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.callTimeout)
 	defer cancel()
-	trace := &trace{method: method}
 	p := &stripe.Params{Context: context.WithValue(ctx, traceKey{}, trace)}
 	if key != "" {
 		p.IdempotencyKey = &key
@@ -236,10 +240,10 @@ func (c *Client) call(ctx context.Context, method, path, key string, params any)
 	}
 	var out answer
 	start := time.Now()
-	err := c.backend.CallRaw(method, path, c.key, body, p, &out)
+	err := c.backend.CallRaw(trace.method, path, c.key, body, p, &out)
 	failure := c.judge(trace, err)
 	c.log.LogAttrs(ctx, slog.LevelDebug, "stripe call",
-		slog.String("method", method), slog.String("path", path),
+		slog.String("method", trace.method), slog.String("path", path),
 		slog.Int("status", trace.status), slog.String("request_id", trace.requestID),
 		slog.Int("attempts", trace.attempts), slog.Duration("took", time.Since(start)))
 	if failure != nil {

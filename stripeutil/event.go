@@ -254,24 +254,3 @@ func chunks(types []string) [][]string {
 	slices.Sort(types)
 	return slices.Collect(slices.Chunk(slices.Compact(types), maxTypes))
 }
-
-// SubscribedEvents are the types the gateway acts on: what a webhook endpoint should send and a backfill should ask
-// for. All of them exist in API version 2023-10-16. There is none for a customer's balance transactions; a
-// customer.updated that changed balance is the sign of one.
-func SubscribedEvents() []string {
-	return []string{
-		"customer.updated", "customer.deleted",
-		"payment_intent.succeeded", "payment_intent.processing", "payment_intent.payment_failed",
-		"payment_intent.canceled", "payment_intent.requires_action",
-		"invoice.created", "invoice.finalized", "invoice.finalization_failed", "invoice.paid", "invoice.payment_failed",
-		"invoice.payment_action_required", "invoice.voided", "invoice.marked_uncollectible",
-		"charge.refunded", "charge.refund.updated", "refund.created", "refund.updated",
-		"charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed",
-		"charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated",
-		"credit_note.created", "credit_note.updated", "credit_note.voided",
-		"checkout.session.completed", "checkout.session.expired",
-		"checkout.session.async_payment_succeeded", "checkout.session.async_payment_failed",
-		"setup_intent.succeeded",
-		"payment_method.attached", "payment_method.detached", "payment_method.automatically_updated",
-	}
-}

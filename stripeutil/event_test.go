@@ -105,7 +105,10 @@ func TestEventsPage(t *testing.T) {
 
 // More types than one listing takes still come newest first, each once, and yield ends all listings.
 func TestEventsOfManyTypes(t *testing.T) {
-	types := SubscribedEvents()
+	var types []string
+	for i := range 35 {
+		types = append(types, fmt.Sprintf("object%d.updated", i))
+	}
 	s := newWire(t, func(w http.ResponseWriter, r *http.Request, _ int) {
 		var asked []string
 		for k, v := range r.URL.Query() {
@@ -162,13 +165,5 @@ func TestEventsThatDoNotRead(t *testing.T) {
 	s = newWire(t, says(401, stripeError("invalid_request_error", "")))
 	if err := clientFor(t, s).Events(t.Context(), nil, time.Time{}, nil); !errors.Is(err, ErrAuth) {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestSubscribedEventsIsACopy(t *testing.T) {
-	SubscribedEvents()[0] = "x"
-	got := SubscribedEvents()
-	if got[0] != "customer.updated" || len(slices.Compact(slices.Sorted(slices.Values(got)))) != len(got) {
-		t.Errorf("got %v", got)
 	}
 }

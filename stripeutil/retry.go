@@ -46,9 +46,10 @@ type trace struct {
 	sent     bool // at least one attempt left this process
 	// doubt: an attempt that was followed by another one may have been executed.
 	doubt bool
-	// Of the last attempt: its status (0 without an answer), request id, body and transport error.
+	// Of the last attempt: its status (0 without an answer), request id, Date header, body and transport error.
 	status    int
 	requestID string
+	date      string
 	body      []byte
 	failure   error
 }
@@ -230,7 +231,7 @@ func (at *attemptTransport) RoundTrip(req *http.Request) (*http.Response, error)
 	}
 	t.attempts++
 	t.sent = true
-	t.status, t.requestID, t.body, t.failure = 0, "", nil, nil
+	t.status, t.requestID, t.date, t.body, t.failure = 0, "", "", nil, nil
 	resp, err := at.base.RoundTrip(unrepeatable(req))
 	if err != nil {
 		t.failure = err
@@ -241,7 +242,7 @@ func (at *attemptTransport) RoundTrip(req *http.Request) (*http.Response, error)
 		t.failure = err
 		return nil, err
 	}
-	t.status, t.requestID, t.body = resp.StatusCode, resp.Header.Get("Request-Id"), body
+	t.status, t.requestID, t.date, t.body = resp.StatusCode, resp.Header.Get("Request-Id"), resp.Header.Get("Date"), body
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	return resp, nil
 }

@@ -20,6 +20,8 @@ var commands = []struct {
 	{"dev", "try it: an embedded database, a simulated Stripe, a demo customer", dev},
 	{"serve", "run the gateway", serve},
 	{"migrate", "bring the database's schema up to date", migrate},
+	{"doctor", "look at the settings, Stripe and the database, and say how to mend what is wrong", doctor},
+	{"stripe", "stripe setup: make or mend the webhook endpoint in Stripe", stripeCommand},
 	{"keys", "make, list and revoke API keys", keys},
 	{"verify", "check every invariant of the books", verify},
 	{"export", "write the entries of the ledger as CSV or JSON lines", export},

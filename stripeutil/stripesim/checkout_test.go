@@ -1,6 +1,7 @@
 package stripesim_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -150,6 +151,16 @@ func TestPortal(t *testing.T) {
 	if r.str("url") == "" || r.str("flow", "type") != "payment_method_update" {
 		t.Errorf("%s", r.body)
 	}
+	if list := w.must(w.get("/v1/billing_portal/configurations", "is_default=true")); !strings.Contains(string(list.body), r.str("configuration")) {
+		t.Errorf("%s", list.body)
+	}
+	if list := w.must(w.get("/v1/billing_portal/configurations", "active=false")); strings.Contains(string(list.body), r.str("configuration")) {
+		t.Errorf("%s", list.body)
+	}
+	if err := w.Operator().SavePortal(false); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(w.post("/v1/billing_portal/sessions", "customer="+cus), 400, "", "")
 	n := len(w.Events())
 	if _, err := w.Operator().SetDefaultPaymentMethod(cus, "pm_none"); err == nil {
 		t.Error("a default that is not there")

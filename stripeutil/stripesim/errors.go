@@ -3,6 +3,7 @@ package stripesim
 import (
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // apiError is Stripe's error object and the status it is answered with. It is
@@ -78,11 +79,21 @@ var (
 )
 
 func errInvalidKey(key string) *apiError {
-	shown := key
-	if len(shown) > 12 {
-		shown = shown[:8] + "***" + shown[len(shown)-4:]
+	return &apiError{status: http.StatusUnauthorized, Type: invalidRequest, Message: "Invalid API Key provided: " + masked(key)}
+}
+
+// masked is a key as Stripe's own sentences show it.
+func masked(key string) string {
+	if len(key) > 12 {
+		return key[:8] + "***" + key[len(key)-4:]
 	}
-	return &apiError{status: http.StatusUnauthorized, Type: invalidRequest, Message: "Invalid API Key provided: " + shown}
+	return key
+}
+
+// errNoRight is the answer to a restricted key that was not given the right to a path's objects.
+func errNoRight(key, path string) *apiError {
+	name := strings.TrimSuffix(strings.ReplaceAll(strings.TrimPrefix(path, "/v1/"), "/", "_"), "s")
+	return &apiError{status: http.StatusForbidden, Type: invalidRequest, Message: fmt.Sprintf("The provided key '%s' does not have the required permissions for this endpoint on account 'acct_1Stripesim'. Having the 'rak_%s_read' permission would allow this request to continue.", masked(key), name)}
 }
 
 func errKeyInUse(key string) *apiError {

@@ -21,6 +21,7 @@ const (
 	Conflict                        // 409 idempotency_key_in_use
 	Unavailable                     // 503
 	Unauthorized                    // 401
+	Forbidden                       // 403: a restricted key without the right
 	Slow                            // waits Delay of real time, then executes
 	TruncateBody                    // executes, answers half the body
 )

@@ -84,6 +84,8 @@ func (s *Sim) door(r *http.Request, f *Fault) *apiError {
 	switch f.Kind {
 	case Unauthorized:
 		return errInvalidKey(s.key)
+	case Forbidden:
+		return errNoRight(s.key, r.URL.Path)
 	case RateLimited:
 		return errRateLimit
 	case LockTimeout:
@@ -155,6 +157,7 @@ func (s *Sim) write(w http.ResponseWriter, r *http.Request, q *request, a *answe
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
+	h.Set("Date", s.Now().UTC().Format(http.TimeFormat))
 	h.Set("Request-Id", q.id)
 	h.Set("Stripe-Version", APIVersion)
 	if v := r.Header.Get("Stripe-Version"); v != "" {

@@ -1,7 +1,8 @@
 package stripesim
 
 var portalRoutes = map[string]handler{
-	"POST /v1/billing_portal/sessions": createPortalSession,
+	"POST /v1/billing_portal/sessions":      createPortalSession,
+	"GET /v1/billing_portal/configurations": listPortals,
 }
 
 type portalSession struct {
@@ -44,10 +45,53 @@ func createPortalSession(c *call) (any, *apiError) {
 		return nil, err
 	}
 	if s.Configuration == "" {
+		if c.state.NoPortal {
+			return nil, badRequest("", "", "You can't create a portal session in test mode until you save your customer portal settings in test mode at https://dashboard.stripe.com/test/settings/billing/portal.")
+		}
 		s.Configuration = defaultPortal
 	}
 	if s.Configuration != defaultPortal {
 		return nil, noSuchParam("configuration", s.Configuration, "configuration")
 	}
 	return s, nil
+}
+
+type portalConfiguration struct {
+	ID               string            `json:"id"`
+	Object           string            `json:"object"`
+	Active           bool              `json:"active"`
+	Application      any               `json:"application"`
+	BusinessProfile  map[string]any    `json:"business_profile"`
+	Created          int64             `json:"created"`
+	DefaultReturnURL any               `json:"default_return_url"`
+	Features         map[string]any    `json:"features"`
+	IsDefault        bool              `json:"is_default"`
+	Livemode         bool              `json:"livemode"`
+	LoginPage        map[string]any    `json:"login_page"`
+	Metadata         map[string]string `json:"metadata"`
+	Updated          int64             `json:"updated"`
+}
+
+// listPortals answers the one configuration there is, the dashboard's, as it is when nothing in it was changed.
+func listPortals(c *call) (any, *apiError) {
+	w := c.window(false)
+	active, isDefault := c.boolean("active") || !c.has("active"), c.boolean("is_default") || !c.has("is_default")
+	var rows table[portalConfiguration]
+	if !c.state.NoPortal && active && isDefault {
+		off := map[string]any{"enabled": false}
+		rows.put(defaultPortal, &portalConfiguration{ID: defaultPortal, Object: "billing_portal.configuration", Active: true, IsDefault: true, Livemode: c.livemode,
+			Created: 1700000000, Updated: 1700000000, LoginPage: map[string]any{"enabled": false, "url": nil}, Metadata: map[string]string{},
+			BusinessProfile: map[string]any{"headline": nil, "privacy_policy_url": nil, "terms_of_service_url": nil},
+			Features: map[string]any{"customer_update": map[string]any{"allowed_updates": []string{}, "enabled": false},
+				"invoice_history": map[string]any{"enabled": true}, "payment_method_update": map[string]any{"enabled": true}, "subscription_pause": off,
+				"subscription_cancel": map[string]any{"cancellation_reason": map[string]any{"enabled": false, "options": []string{}},
+					"enabled": false, "mode": "at_period_end", "proration_behavior": "none"},
+				"subscription_update": map[string]any{"default_allowed_updates": []string{}, "enabled": false, "proration_behavior": "none"}}})
+	}
+	return list(c, &rows, w, "configuration", func(p *portalConfiguration) int64 { return p.Created }, func(*portalConfiguration) bool { return true })
+}
+
+// SavePortal saves the billing portal's settings, or takes them back to where nobody ever has.
+func (o *Operator) SavePortal(saved bool) error {
+	return o.s.act(func(c *call) *apiError { c.state.NoPortal = !saved; return nil })
 }

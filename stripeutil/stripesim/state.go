@@ -43,6 +43,8 @@ type state struct {
 	Pending []*delivery              // deliveries still to be tried
 	Keys    map[string]*savedKey     // idempotency keys
 	Jobs    []*job                   // what Stripe will do by itself
+
+	NoPortal bool // nobody has saved the billing portal's settings yet
 }
 
 func newState() *state {
