@@ -171,6 +171,7 @@ func TestDoctorOfSettings(t *testing.T) {
 		"not verified":  {"DATABASE_URL", "postgres://u:aLongPassword@192.0.2.1:9/d", warning, "database tls", "require", []string{"database"}},
 		"crooked URL":   {"DATABASE_URL", "postgres://u:aLongPassword@h:port/d", problem, "settings", "DATABASE_URL", nil},
 		"empty":         {"DATABASE_URL", ledgertest.Empty(t), problem, "schema", "migrations", nil},
+		"mixed up":      {"DEFAULT_ASSET", "lsk_of_the_patient", problem, "default asset", "no asset", nil},
 		"asset":         {"DEFAULT_ASSET", "doubloons", problem, "default asset", "doubloons", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -242,6 +243,10 @@ func TestDoctorOfARestrictedKey(t *testing.T) {
 	p.forbid("/v1/disputes")
 	p.forbid("/v1/events")
 	p.has(problem, "stripe rights", "Events (rak_event_read), Disputes (rak_dispute_read)")
+
+	live := newPatient(t, "sk_live_ofThePatient")
+	live.endpoint(func(*stripesim.Endpoint) {})
+	live.has(fine, "stripe key", "live mode: charges are real")
 }
 
 // A database that lacks what a gateway needs, though it answers.
@@ -273,4 +278,13 @@ func TestDoctorOfTheDatabase(t *testing.T) {
 	p.has(problem, "schema", "1 migrations")
 	p.env["DATABASE_URL"] += "&default_transaction_read_only=on"
 	p.has(problem, "database", "only reads", "schema")
+}
+
+// What came from elsewhere, such as a driver's error, is shown without the secrets in it.
+func TestHide(t *testing.T) {
+	c := config{DatabaseURL: "postgres://lockstep:p%40ss-word@db:5432/x", StripeSecretKey: "sk_test_aSecret", APIKey: "lsk_aSecret", StripeWebhookSecret: []string{"whsec_1", "whsec_22"}}
+	in := "dial postgres://lockstep:p%40ss-word@db:5432/x: p@ss-word of lockstep, lockstep:p%40ss-word@db, sk_test_aSecret, lsk_aSecret, whsec_22"
+	if got := c.hide(in); got != "dial …: … of lockstep, …@db, …, …, …" {
+		t.Errorf("%s", got)
+	}
 }

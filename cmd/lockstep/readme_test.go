@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -232,33 +231,5 @@ func TestCommandLineRefusals(t *testing.T) {
 		if code != tt.code || !strings.Contains(stderr.String(), tt.says) {
 			t.Errorf("lockstep %v with %v: exit %d, %q; want exit %d and %q", tt.args, tt.env, code, stderr.String(), tt.code, tt.says)
 		}
-	}
-}
-
-// The README names every event that the webhook endpoint has to be subscribed to, and no other.
-func TestReadmeNamesTheEvents(t *testing.T) {
-	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, found := strings.Cut(string(readme), "Subscribe the webhook endpoint to ")
-	text, _, _ = strings.Cut(text, "An event that never")
-	if !found {
-		t.Fatal("the README says nothing of the webhook endpoint")
-	}
-	var named []string
-	family := ""
-	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(text, -1) {
-		name := m[1]
-		if strings.HasPrefix(name, ".") {
-			name = family + name
-		}
-		family = name[:strings.LastIndex(name, ".")]
-		named = append(named, name)
-	}
-	slices.Sort(named)
-	if !slices.Equal(named, eventTypes()) {
-		t.Errorf("the README names %q, the gateway takes %q", named, eventTypes())
 	}
 }
