@@ -22,7 +22,7 @@ type patient struct {
 	t     *testing.T
 	sim   *stripesim.Sim
 	env   map[string]string
-	ahead time.Duration // of Stripe's clock
+	clock testClock // Stripe's
 }
 
 // secretsOf are the settings that nobody may ever read in an answer.
@@ -33,7 +33,7 @@ const patientURL = "https://billing.example.com"
 func newPatient(t *testing.T, key string) *patient {
 	t.Helper()
 	p := &patient{t: t}
-	sim, err := stripesim.New(stripesim.Options{SecretKey: key, Now: func() time.Time { return time.Now().Add(p.ahead) }})
+	sim, err := stripesim.New(stripesim.Options{SecretKey: key, Now: p.clock.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,11 +203,11 @@ func TestDoctorOfStripe(t *testing.T) {
 		"two":              {func(p *patient) { p.endpoint(func(*stripesim.Endpoint) {}) }, warning, "webhook endpoint", "same URL", nil},
 		"a bad one beside": {func(p *patient) { p.endpoint(func(e *stripesim.Endpoint) { e.APIVersion = "" }) }, warning, "webhook endpoint", "same URL", nil},
 		"no portal":        {func(p *patient) { _ = p.sim.Operator().SavePortal(false) }, warning, "billing portal", "never been saved", nil},
-		"a minute ahead":   {func(p *patient) { p.ahead = 90 * time.Second }, warning, "clock", "behind Stripe's", nil},
-		"far ahead":        {func(p *patient) { p.ahead = 5 * time.Minute }, problem, "clock", "5m0s behind Stripe's", nil},
-		"a minute behind":  {func(p *patient) { p.ahead = -90 * time.Second }, warning, "clock", "ahead of Stripe's", nil},
-		"far behind":       {func(p *patient) { p.ahead = -5 * time.Minute }, problem, "clock", "ahead of Stripe's", nil},
-		"seconds":          {func(p *patient) { p.ahead = 20 * time.Second }, fine, "clock", "within", nil},
+		"a minute ahead":   {func(p *patient) { p.clock.add(90 * time.Second) }, warning, "clock", "behind Stripe's", nil},
+		"far ahead":        {func(p *patient) { p.clock.add(5 * time.Minute) }, problem, "clock", "5m0s behind Stripe's", nil},
+		"a minute behind":  {func(p *patient) { p.clock.add(-90 * time.Second) }, warning, "clock", "ahead of Stripe's", nil},
+		"far behind":       {func(p *patient) { p.clock.add(-5 * time.Minute) }, problem, "clock", "ahead of Stripe's", nil},
+		"seconds":          {func(p *patient) { p.clock.add(20 * time.Second) }, fine, "clock", "within", nil},
 		"no refunds":       {func(p *patient) { p.forbid("/v1/refunds") }, problem, "stripe rights", "Refunds (rak_refund_read)", nil},
 		"no customers":     {func(p *patient) { p.forbid("/v1/customers") }, problem, "stripe rights", "Customers", nil},
 		"no endpoints":     {func(p *patient) { p.forbid("/v1/webhook_endpoints") }, warning, "stripe rights", "Webhook Endpoints", []string{"webhook endpoint"}},
