@@ -99,7 +99,9 @@ func (c *Client) FindCheckoutSession(
 		return &stripe.CheckoutSessionListParams{ListParams: p, Customer: &customer}
 	}}
 	err = each(ctx, &list, decodeCheckoutSession, func(s CheckoutSession) bool {
-		cs, found = s, match(s)
+		if found = match(s); found {
+			cs = s
+		}
 		return !found && !s.Created.Before(since)
 	})
 	return cs, found && err == nil, err
