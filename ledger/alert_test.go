@@ -108,13 +108,23 @@ func TestAlertsOfEveryMovement(t *testing.T) {
 	if w := wallet(t, l, "acme"); w.AlertState != "depleted" || told(t, l) != "warning depleted" {
 		t.Errorf("after the expiry: %s, told %q", w.AlertState, told(t, l))
 	}
+	// An overdraft that is taken away leaves nothing to spend, also where alerts are set with it.
+	kept := []ledger.AlertInput{{Level: "warning", Below: decp(t, "5")}}
+	for _, limit := range []string{"20", "0"} {
+		if _, err := l.ChangeWallet(ctx, wallet(t, l, "acme").ID, ledger.WalletChange{Overdraft: decp(t, limit), Alerts: &kept}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if told(t, l) != "warning depleted depleted" {
+		t.Errorf("after the overdraft was taken away: told %q", told(t, l))
+	}
 	w, err := l.ChangeWallet(ctx, wallet(t, l, "acme").ID, ledger.WalletChange{Overdraft: decp(t, "20")})
 	if err != nil || w.AlertState != "warning" {
 		t.Errorf("with an overdraft: %s %v", w.AlertState, err)
 	}
 	grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "10")})
 	hold(t, l, "acme", "6", time.Minute)
-	if w := wallet(t, l, "acme"); w.AlertState != "warning" || told(t, l) != "warning depleted warning" {
+	if w := wallet(t, l, "acme"); w.AlertState != "warning" || told(t, l) != "warning depleted depleted warning" {
 		t.Errorf("after a hold: %s, told %q", w.AlertState, told(t, l))
 	}
 	clock.step(2 * time.Minute)

@@ -319,6 +319,10 @@ func (l *Ledger) ChangeWallet(ctx context.Context, id string, in WalletChange) (
 			locked.Bucket, locked.ID, locked.OverdraftLimit, locked.Status); err != nil {
 			return err
 		}
+		// The overdraft is part of what there is to spend.
+		if err := t.watch(locked, true); err != nil {
+			return err
+		}
 		if in.Alerts != nil {
 			alerts, err := alertsOf(*in.Alerts, w.Scale, w.Asset)
 			if err != nil {
@@ -327,8 +331,6 @@ func (l *Ledger) ChangeWallet(ctx context.Context, id string, in WalletChange) (
 			if err := t.setAlerts(locked, alerts); err != nil {
 				return err
 			}
-		} else if err := t.watch(locked, true); err != nil { // the overdraft is part of what there is to spend
-			return err
 		}
 		err = t.rearm(locked)
 		w = *locked
