@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
+	"lockstep/handlers"
 	"lockstep/stripeutil/stripesim"
 )
 
@@ -226,4 +228,47 @@ func TestRefundsOfSales(t *testing.T) {
 			w.inStep("acme")
 		})
 	}
+}
+
+// Killed after a refund's credit was taken back and before its event was marked done, the service takes nothing twice.
+func TestKilledWhileClawingBack(t *testing.T) {
+	t.Parallel()
+	w := detached(t)
+	first := w.spawn("")
+	w.base = first.base
+	_, stripeID := w.customer("acme", "", "pm_card_visa")
+	pi, _ := w.boughtBy("acme", stripeID, "20")
+	w.inStepWithin(30*time.Second, "acme")
+	acted := handlers.EventTypes()
+	w.within(30*time.Second, "all that came before the refund is done", func() bool {
+		return !slices.ContainsFunc(w.sim.Events(), func(e stripesim.Event) bool { return slices.Contains(acted, e.Type) && w.stored(e.ID) != "done" })
+	})
+	_ = first.cmd.Process.Kill()
+	<-first.done
+
+	operate(t)(w.sim.Operator().Refund(pi, 500)) // heard of by the backfill
+	w.spawn("event.applied").killed(t)
+	if got := w.balanceInBooks("acme"); got != 15_000_000 {
+		t.Fatalf("killed with %d steps in the books, not after the refund was booked", got)
+	}
+	w.base = w.spawn("").base
+	w.within(60*time.Second, "the refund is booked", func() bool { return w.available("acme") == "15" })
+	w.within(60*time.Second, "every event is done", func() bool {
+		var pending int
+		err := w.g.ledger.DB().Get(&pending, `select count(*) from stripe_events where status = 'pending'`)
+		return err == nil && pending == 0
+	})
+	if w.available("acme") != "15" {
+		t.Errorf("%s available", w.available("acme"))
+	}
+	w.inStepWithin(60*time.Second, "acme")
+}
+
+// balanceInBooks is a customer's total as the database has it, with nobody to ask.
+func (w *world) balanceInBooks(customer string) (total int64) {
+	w.t.Helper()
+	if err := w.g.ledger.DB().Get(&total, `select sum(total) from wallets where customer_id = $1`, customer); err != nil {
+		w.t.Fatal(err)
+	}
+	return total
 }
