@@ -43,6 +43,9 @@ const PauseDispute = "dispute"
 // ClawBack brings the books in line with what Stripe says of a payment's refunds and disputes. received is what the
 // payment brought, in minor units; topup is the top-up that it was for, "" for another purchase. A payment that is not
 // booked yet is an error: the same call has to come again.
+//
+// All of it is one transaction: killed before its commit nothing was taken, killed after it the event that told of it is
+// worked off again and finds everything done.
 func (l *Ledger) ClawBack(ctx context.Context, ref Ref, paymentIntent, topup string, received int64, moves []MoneyBack) error {
 	if received <= 0 {
 		return nil // nothing came, so nothing goes back
@@ -132,24 +135,24 @@ func (c *clawing) follow(m MoneyBack) error {
 			return err
 		}
 	}
-	return c.tell(m, known, old.Status)
+	c.tell(m, known, old.Status)
+	return nil
 }
 
 // tell emits what a dispute has become, once.
-func (c *clawing) tell(m MoneyBack, known bool, before string) error {
+func (c *clawing) tell(m MoneyBack, known bool, before string) {
+	if m.Kind != "dispute" {
+		return
+	}
 	closed := func(status string) bool { return status == "won" || status == "lost" }
 	wasOpen := known && (before == "needs_response" || before == "under_review")
 	seen := &Clawback{MoneyBack: m, Customer: c.ref.ID, PaymentIntent: c.paymentIntent}
-	if m.Kind != "dispute" {
-		return nil
-	}
 	if (m.Open || closed(m.Status)) && !wasOpen && !closed(before) {
 		c.t.emitFor(EventDisputeOpened, c.ref, nil, seen)
 	}
 	if closed(m.Status) && !closed(before) {
 		c.t.emitFor(EventDisputeClosed, c.ref, nil, seen)
 	}
-	return nil
 }
 
 // taking is what a clawback took back for one grant.
