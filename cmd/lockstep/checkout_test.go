@@ -421,12 +421,16 @@ func TestKilledAroundCheckout(t *testing.T) {
 			if point != "topup.expired" {
 				w.pay(top, "pm_card_visa")
 			}
+			if point != "event.applied" { // the events would settle it before the call does
+				w.sim.Inject(stripesim.Fault{Method: "GET", Path: "/v1/events", Kind: stripesim.Unavailable, Times: 1000})
+			}
 			doomed := w.spawn(point)
 			w.base = doomed.base
 			if point != "event.applied" {
 				go w.quietly("POST", fmt.Sprintf("/v1/topups/%s/cancel", top.str("id")), "")
 			}
 			doomed.killed(t)
+			w.sim.ClearFaults()
 			w.base = w.spawn("").base
 			if point == "topup.expired" {
 				w.within(60*time.Second, "it is canceled", func() bool {
