@@ -43,7 +43,25 @@ func (s *Server) followRefunds(ctx context.Context, id string) error {
 		moves = append(moves, ledger.MoneyBack{ID: d.ID, Kind: "dispute", Amount: d.Amount, Currency: d.Currency, Status: d.Status, Stands: d.Stands(), Open: d.Open(),
 			Final: d.Status == "won" || d.Status == "lost", Created: d.Created})
 	}
-	return s.Ledger.ClawBack(ctx, ref, id, pi.Metadata[TopupMetadata], pi.AmountReceived, moves)
+	topup, received, err := s.boughtFor(ctx, pi)
+	if err != nil {
+		return err
+	}
+	return s.Ledger.ClawBack(ctx, ref, id, topup, received, moves)
+}
+
+// boughtFor is the top-up that a payment was for, "" for another purchase, and what came of it: of an invoice's payment,
+// which carries no metadata of its own, with what the customer's balance paid beside it.
+func (s *Server) boughtFor(ctx context.Context, pi stripeutil.PaymentIntent) (topup string, received int64, err error) {
+	topup, received = pi.Metadata[TopupMetadata], pi.AmountReceived
+	if topup != "" || pi.Invoice == "" || received == 0 {
+		return topup, received, nil
+	}
+	in, err := s.Stripe.Invoice(ctx, pi.Invoice)
+	if topup = in.Metadata[TopupMetadata]; err == nil && topup != "" {
+		received += in.EndingBalance - in.StartingBalance
+	}
+	return topup, received, err
 }
 
 // payer is the customer who got the credit of a payment; known is false for a stranger's.

@@ -20,6 +20,9 @@ func (s *Server) invoicePaid(ctx context.Context, e stripeutil.Event) error {
 	if err != nil {
 		return err
 	}
+	if in.Metadata[TopupMetadata] != "" {
+		return s.topupInvoice(ctx, in)
+	}
 	return s.applyInvoice(ctx, in)
 }
 

@@ -40,8 +40,8 @@ type failureJSON struct {
 func newTopup(t *ledger.Topup) topupJSON {
 	v := topupJSON{Object: "topup", ID: t.ID, Customer: t.Customer, Wallet: t.Wallet, Trigger: t.Trigger, Mode: t.Mode, Status: t.Status,
 		Amount: ledger.FormatSteps(t.Amount, t.Scale), Charge: ledger.Money{Amount: t.Charge, Currency: t.Currency}, Attempt: t.Attempt,
-		Stripe: stripeJSON{PaymentIntent: t.PaymentIntent, CheckoutSession: t.CheckoutSession}, CreatedAt: stamp(t.CreatedAt)}
-	if t.Status == "pending" {
+		Stripe: stripeJSON{PaymentIntent: t.PaymentIntent, Invoice: t.Invoice, CheckoutSession: t.CheckoutSession}, CreatedAt: stamp(t.CreatedAt)}
+	if t.Status == "pending" || t.Status == "action_required" {
 		v.URL = t.URL
 	}
 	if t.FailureCode != nil {

@@ -72,6 +72,11 @@ var effects = map[string]func(*Server, context.Context, stripeutil.Event) error{
 	"charge.dispute.funds_withdrawn":       (*Server).moneyBack,
 	"charge.dispute.funds_reinstated":      (*Server).moneyBack,
 	"invoice.paid":                         (*Server).invoicePaid,
+	"invoice.voided":                       (*Server).invoiceChanged,
+	"invoice.marked_uncollectible":         (*Server).invoiceChanged,
+	"invoice.payment_failed":               (*Server).invoiceChanged,
+	"invoice.payment_action_required":      (*Server).invoiceChanged,
+	"invoice.finalization_failed":          (*Server).invoiceChanged,
 	"payment_method.automatically_updated": (*Server).cardRenewed,
 	"checkout.session.completed":           (*Server).checkoutPaid,
 

@@ -11,8 +11,8 @@ const CheckoutLife = 24 * time.Hour
 // checkMode refuses a mode that there is not, and what another mode than its own takes.
 func (in *TopupInput) checkMode() error {
 	switch {
-	case in.Mode != "charge" && in.Mode != "checkout":
-		return refuse(CodeInvalid, "mode", "mode is charge or checkout")
+	case in.Mode != "charge" && in.Mode != "invoice" && in.Mode != "checkout":
+		return refuse(CodeInvalid, "mode", "mode is charge, invoice or checkout")
 	case in.Mode == "checkout" && in.PaymentMethod != "":
 		return refuse(CodeInvalid, "payment_method", "a checkout takes the card that its customer enters: leave payment_method out")
 	case in.Mode != "checkout" && in.SuccessURL != "":

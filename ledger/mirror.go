@@ -157,11 +157,12 @@ func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref, note bool) ([]Ref, e
 		Asset    string `db:"asset"`
 		Scale    int16  `db:"scale"`
 		Steps    int64  `db:"steps"`
+		Emptied  bool   `db:"emptied"`
 	}
 	err := l.db.SelectContext(ctx, &rows, `
 		select m.bucket, m.customer_id as id, m.credit, m.currency, w.id as wallet_id, w.seq, w.asset, w.scale,
 			m.import_due or exists (select from flushes f where f.bucket = m.bucket and f.customer_id = m.customer_id and f.status = 'pending')
-				or coalesce(w.turns_at <= $3, false) as due,
+				or coalesce(w.turns_at <= $3, false) as due, `+emptiedSQL+` as emptied,
 			case when w.scope = 'usage' then 0 else coalesce((select sum(g.remaining - g.held) from grants g
 				where g.bucket = w.bucket and g.wallet_id = w.id and g.live and g.covers = 'all'), 0)::bigint - w.stripe_debt end as steps
 		from unnest($1::smallint[], $2::text[]) u(bucket, id)
@@ -181,7 +182,7 @@ func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref, note bool) ([]Ref, e
 		if err != nil {
 			return nil, err
 		}
-		if p, priced := asset.price(); priced && p.currency == r.Currency {
+		if p, priced := asset.price(); priced && p.currency == r.Currency && !r.Emptied {
 			worth, _ := p.worth(r.Steps, r.Scale)
 			behind[r.Ref] += worth
 		}
@@ -226,6 +227,10 @@ func (t *tx) want(ref Ref, currency string) (minor int64, wallets []shown, err e
 			return 0, nil, fmt.Errorf("wallet %s is worth more than can be counted", w.ID)
 		}
 		minor += worth
+	}
+	var emptied bool
+	if _, err := t.get(&emptied, `select `+emptiedSQL+` from mirrors m where m.bucket = $1 and m.customer_id = $2`, ref.Bucket, ref.ID); err != nil || emptied {
+		return 0, wallets, err
 	}
 	return minor, wallets, nil
 }

@@ -80,8 +80,8 @@ func (in RuleInput) rule(w *Wallet, asset Asset) (Rule, error) {
 	switch {
 	case !priced:
 		return Rule{}, refuse(CodeInvalid, "auto_topup", "%s has no price, so it can't be bought: set one with PUT /v1/assets/%s", asset.Code, asset.Code)
-	case r.Mode != "charge":
-		return Rule{}, refuse(CodeInvalid, "mode", "mode must be charge")
+	case r.Mode != "charge" && r.Mode != "invoice":
+		return Rule{}, refuse(CodeInvalid, "mode", "mode is charge or invoice")
 	case r.Settlement != "on_payment":
 		return Rule{}, refuse(CodeInvalid, "settlement", "settlement must be on_payment")
 	case !slices.Contains(grantKinds, r.GrantKind):

@@ -38,12 +38,14 @@ type Topup struct {
 	CheckoutSession *string `db:"checkout_session"`
 	URL             *string `db:"url"`
 	SuccessURL      *string `db:"success_url"`
+	Invoice         *string `db:"invoice"`
+	InvoiceStep     int16   `db:"invoice_step"`
 }
 
 const topupColumns = `t.bucket, t.id, t.wallet_id, t.customer_id, t.trigger, t.mode, t.status, t.amount, t.charge, t.currency, t.attempt,
 	t.payment_method, t.params, t.called_at, t.payment_intent, t.failure_code, t.decline_code, t.failure_message, t.grant_id,
 	t.expires_in_days, t.cap_used, t.cap_amount, t.cancel, t.tries, t.created_at, coalesce(c.stripe_customer, '') as stripe_customer, w.scale,
-	t.checkout_session, t.url, t.success_url`
+	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step`
 
 const topupsFrom = ` from topups t join customers c on c.bucket = t.bucket and c.id = t.customer_id
 	join wallets w on w.bucket = t.bucket and w.id = t.wallet_id `

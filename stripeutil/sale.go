@@ -37,6 +37,17 @@ type Invoice struct {
 	PaymentIntent             string // empty where no card was charged: paid by balance, by nothing, or elsewhere
 	PaidAt                    time.Time
 	Metadata, PaymentMetadata map[string]string
+
+	Currency string
+	// Total is of all lines. AmountDue is what the customer's balance left to be paid, AmountPaid what was.
+	Total, AmountDue, AmountPaid int64
+	// StartingBalance and EndingBalance are the customer's, in Stripe's sign, before and after finalization; the
+	// ending one of a draft says nothing.
+	StartingBalance, EndingBalance int64
+	PaidOutOfBand                  bool
+	URL                            string         // where the customer can pay it, once it is finalized
+	Payment                        *PaymentIntent // the whole payment where the invoice was read by itself and has one
+	Created                        time.Time
 }
 
 // SaleLine is a line of an invoice or of a checkout session, with what its price and product say of themselves.
@@ -208,8 +219,17 @@ func decodeInvoice(raw json.RawMessage) (Invoice, error) {
 		Status        string            `json:"status"`
 		Subscription  ref               `json:"subscription"`
 		Reason        string            `json:"billing_reason"`
-		PaymentIntent described         `json:"payment_intent"`
+		PaymentIntent json.RawMessage   `json:"payment_intent"`
 		Metadata      map[string]string `json:"metadata"`
+		Currency      string            `json:"currency"`
+		Total         int64             `json:"total"`
+		AmountDue     int64             `json:"amount_due"`
+		AmountPaid    int64             `json:"amount_paid"`
+		Starting      int64             `json:"starting_balance"`
+		Ending        int64             `json:"ending_balance"`
+		Elsewhere     bool              `json:"paid_out_of_band"`
+		URL           string            `json:"hosted_invoice_url"`
+		Created       int64             `json:"created"`
 		Transitions   struct {
 			PaidAt int64 `json:"paid_at"`
 		} `json:"status_transitions"`
@@ -217,10 +237,16 @@ func decodeInvoice(raw json.RawMessage) (Invoice, error) {
 	if err := decode(raw, "invoice", &wire, &wire.ID); err != nil {
 		return Invoice{}, err
 	}
+	payment, whole, err := decodePaymentOf(wire.PaymentIntent)
+	if err != nil {
+		return Invoice{}, err
+	}
 	return Invoice{
 		ID: wire.ID, Customer: string(wire.Customer), Status: wire.Status, Subscription: string(wire.Subscription), Reason: wire.Reason,
-		PaymentIntent: wire.PaymentIntent.ID, PaidAt: unixTime(wire.Transitions.PaidAt), Metadata: wire.Metadata,
-		PaymentMetadata: wire.PaymentIntent.Metadata,
+		PaymentIntent: payment.ID, PaidAt: unixTime(wire.Transitions.PaidAt), Metadata: wire.Metadata,
+		PaymentMetadata: payment.Metadata, Currency: wire.Currency, Total: wire.Total, AmountDue: wire.AmountDue, AmountPaid: wire.AmountPaid,
+		StartingBalance: wire.Starting, EndingBalance: wire.Ending, PaidOutOfBand: wire.Elsewhere, URL: wire.URL, Payment: whole,
+		Created: unixTime(wire.Created),
 	}, nil
 }
 

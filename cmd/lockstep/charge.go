@@ -70,6 +70,8 @@ func (g *gateway) runTopup(ctx context.Context, top ledger.Topup) error {
 	switch {
 	case top.Mode == "checkout":
 		return g.runCheckout(ctx, top)
+	case top.Mode == "invoice":
+		return g.runInvoice(ctx, top)
 	case top.Cancel:
 		return g.cancelPayment(ctx, top)
 	case top.Status != "pending":
@@ -94,15 +96,9 @@ func (g *gateway) fixCharge(ctx context.Context, top *ledger.Topup) (*stripeutil
 	var written string
 	method := deref(top.PaymentMethod)
 	if top.Params == nil {
-		if method == "" {
-			c, err := g.stripe.Customer(ctx, top.StripeCustomer)
-			if err != nil {
-				return nil, g.refusedOrLater(ctx, *top, err, "")
-			}
-			if method = c.DefaultPaymentMethod; method == "" {
-				return nil, g.settle(ctx, ledger.Outcome{Topup: top.ID, Status: "failed", Code: ledger.PauseNoPaymentMethod,
-					Message: "the customer has no default payment method in Stripe"})
-			}
+		var err error
+		if method, err = g.cardFor(ctx, top); err != nil || method == "" {
+			return nil, err
 		}
 		b, err := json.Marshal(stripeutil.ChargeParams{
 			Customer: top.StripeCustomer, PaymentMethod: method, Amount: top.Charge, Currency: top.Currency,
@@ -122,6 +118,23 @@ func (g *gateway) fixCharge(ctx context.Context, top *ledger.Topup) (*stripeutil
 	top.CalledAt = &at
 	var p stripeutil.ChargeParams
 	return &p, json.Unmarshal([]byte(fixed), &p)
+}
+
+// cardFor is what a top-up is charged to: the card that was asked for, else the customer's default now; "" where there
+// is none, or Stripe does not say, and the top-up has been ended or given back.
+func (g *gateway) cardFor(ctx context.Context, top *ledger.Topup) (string, error) {
+	if method := deref(top.PaymentMethod); method != "" {
+		return method, nil
+	}
+	c, err := g.stripe.Customer(ctx, top.StripeCustomer)
+	if err != nil {
+		return "", g.refusedOrLater(ctx, *top, err, "")
+	}
+	if c.DefaultPaymentMethod == "" {
+		return "", g.settle(ctx, ledger.Outcome{Topup: top.ID, Status: "failed", Code: ledger.PauseNoPaymentMethod,
+			Message: "the customer has no default payment method in Stripe"})
+	}
+	return c.DefaultPaymentMethod, nil
 }
 
 // charged books what came of the call.

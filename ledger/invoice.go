@@ -1,0 +1,69 @@
+package ledger
+
+import (
+	"context"
+	"time"
+)
+
+// How far the invoice of a top-up has got.
+const (
+	InvoiceDrafted   = 1
+	InvoiceComplete  = 2 // has its line: Stripe's balance is brought to nothing, then it is finalized
+	InvoiceFinalized = 3 // or given up: Stripe shows again what it should
+)
+
+// emptiedSQL tells whether Stripe is to show nothing for the customer m: an invoice that buys credit is about to be
+// finalized, and Stripe would pay it with what it shows.
+const emptiedSQL = `exists (select from topups t where t.bucket = m.bucket and t.customer_id = m.customer_id and t.invoice_step = 2
+	and t.status in ('pending', 'processing', 'action_required'))`
+
+// InvoiceStep notes how far a leased top-up's invoice has got, and keeps the lease for the next step. Steps only go
+// forward. From the last on the mirror shows the customer's credit again, which is put down for whoever comes after a
+// crash: no entry tells of it.
+func (l *Ledger) InvoiceStep(ctx context.Context, top *Topup, step int16, invoice string) error {
+	return l.inTx(ctx, func(t *tx) error {
+		if step == InvoiceFinalized { // the mirror's row before the top-up's: the one order in which everybody locks
+			t.dirty = append(t.dirty, Ref{top.Bucket, top.Customer})
+			if err := t.exec(`update mirrors set import_due = true where bucket = $1 and customer_id = $2`, top.Bucket, top.Customer); err != nil {
+				return err
+			}
+		}
+		_, err := t.get(&top.InvoiceStep, `update topups set invoice_step = greatest(invoice_step, $3), invoice = coalesce(invoice, nullif($4, '')),
+				lease_until = case when lease_until is null then null else $5::timestamptz end
+			where bucket = $1 and id = $2 returning invoice_step`, top.Bucket, top.ID, step, invoice, t.now.Add(Lease))
+		if top.Invoice == nil && invoice != "" {
+			top.Invoice = &invoice
+		}
+		return err
+	})
+}
+
+// NoteFailure writes down why a leased top-up's payment was refused, before its invoice is closed: who hears that it
+// was closed first would not know.
+func (l *Ledger) NoteFailure(ctx context.Context, o Outcome) error {
+	bucket, _ := bucketOfID("top_", o.Topup)
+	_, err := l.db.ExecContext(ctx, `update topups set failure_code = nullif($3, ''), decline_code = nullif($4, ''), failure_message = nullif($5, '')
+		where bucket = $1 and id = $2 and status in ('pending', 'processing', 'action_required')`, bucket, o.Topup, o.Code, o.DeclineCode, o.Message)
+	return err
+}
+
+// PayableAt notes where the customer can pay what a payment without them could not.
+func (l *Ledger) PayableAt(ctx context.Context, top Topup, url string) error {
+	_, err := l.db.ExecContext(ctx, `update topups set url = nullif($3, '') where bucket = $1 and id = $2`, top.Bucket, top.ID, url)
+	return err
+}
+
+// HurryTopup has a worker look at a top-up now: an event says that something has become of it.
+func (l *Ledger) HurryTopup(ctx context.Context, top Topup) error {
+	_, err := l.db.ExecContext(ctx, `update topups set run_at = least(run_at, $3) where bucket = $1 and id = $2
+		and status in ('pending', 'processing', 'action_required') and lease_until is null`, top.Bucket, top.ID, l.Now().Add(time.Second))
+	l.wakeTopups()
+	return err
+}
+
+// MirrorEmptied reports whether Stripe is known to show nothing for a customer, with nothing on its way: what an
+// invoice that buys credit may be finalized on. A customer without a mirror has nothing in Stripe that we put there.
+func (l *Ledger) MirrorEmptied(ctx context.Context, ref Ref) (bool, error) {
+	v, found, err := l.MirrorOf(ctx, ref)
+	return err == nil && (!found || v.Credit == 0 && !v.Open && !v.ImportDue), err
+}
