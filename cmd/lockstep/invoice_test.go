@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -309,14 +310,16 @@ func TestInvoiceUnderLoad(t *testing.T) {
 func TestKilledAroundInvoice(t *testing.T) {
 	t.Parallel()
 	for _, point := range []string{"topup.leased", "topup.fixed", "invoice.drafted", "invoice.complete", "mirror.planned", "mirror.called", "invoice.emptied",
-		"invoice.finalized", "invoice.noted", "topup.called", "topup.settling", "topup.settled", "invoice.closed"} {
+		"invoice.finalized", "invoice.noted", "topup.called", "topup.settling", "topup.settled",
+		"topup.called, declined", "invoice.closed, declined", "topup.settling, declined", "topup.settled, declined"} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			w := detached(t)
 			first := w.spawn("")
 			w.base = first.base
 			card, want, charged := "pm_card_visa", "23", []int64{2000}
-			if point == "invoice.closed" {
+			point, declined := strings.CutSuffix(point, ", declined")
+			if declined {
 				card, want, charged = "pm_card_chargeCustomerFail", "3", nil
 			}
 			_, stripeID := w.customer("acme", "3", card)
