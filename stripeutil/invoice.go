@@ -107,7 +107,9 @@ func (c *Client) FindInvoice(ctx context.Context, customer string, since time.Ti
 		return &stripe.InvoiceListParams{ListParams: p, Customer: &customer, CreatedRange: from(since)}
 	}}
 	err = each(ctx, &list, decodeInvoice, func(i Invoice) bool {
-		in, found = i, match(i)
+		if found = match(i); found {
+			in = i
+		}
 		return !found
 	})
 	return in, found && err == nil, err

@@ -249,6 +249,7 @@ func TestInvoiceRuleWaits(t *testing.T) {
 			func(w *world, invoice, _ string) { w.did(w.sim.Operator().PayInvoice(invoice, true)) }, "24", nil},
 		"voided by hand": {"pm_card_authenticationRequired", "action_required",
 			func(w *world, invoice, _ string) { w.did(w.sim.Operator().VoidInvoice(invoice)) }, "4", nil},
+		"written off": {"pm_card_authenticationRequired", "action_required", func(w *world, invoice, _ string) { w.writeOff(invoice) }, "4", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -273,6 +274,56 @@ func TestInvoiceRuleWaits(t *testing.T) {
 			w.invoiced(stripeID, end.charged...)
 			w.noOpenInvoice(stripeID)
 		})
+	}
+}
+
+// writeOff is somebody giving an invoice up.
+func (w *world) writeOff(invoice string) {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), "POST", w.o.stripeURL+"/v1/invoices/"+invoice+"/mark_uncollectible", nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.sim.SecretKey())
+	resp, err := client.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		w.t.Fatalf("writing %s off: %d", invoice, resp.StatusCode)
+	}
+}
+
+// A customer with nothing in Stripe buys by invoice too; and one who can't be charged now may give it up: nothing is
+// left to pay, and what was there is back.
+func TestInvoiceCanceled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, stripeID := w.customer("acme", "", "pm_card_visa")
+	if a := w.must("POST", "/v1/topups", byInvoice); a.str("status") != "succeeded" {
+		t.Fatalf("with nothing in Stripe: %v", a)
+	}
+	w.left("acme", "20")
+	w.inStep("acme")
+	for _, path := range []string{"/v1/invoices", "/v1/invoiceitems", "/v1/invoices/*"} {
+		w.sim.Inject(stripesim.Fault{Method: "POST", Path: path, Kind: stripesim.Unavailable, Times: -1})
+		top := w.must("POST", "/v1/topups", byInvoice)
+		if top.str("status") != "pending" {
+			t.Errorf("%s: %v", path, top)
+		}
+		w.sim.ClearFaults()
+		for range 2 { // whoever is on the way may have had it paid
+			w.call("POST", "/v1/topups/"+top.str("id")+"/cancel", nil)
+		}
+		now := w.must("GET", "/v1/topups/"+top.str("id"), nil)
+		if now.str("status") != "canceled" || now.at("grant") != nil || w.pending() != "0" {
+			t.Errorf("%s: %v", path, now)
+		}
+		w.left("acme", "20")
+		w.inStep("acme")
+		w.invoiced(stripeID, 2000)
+		w.noOpenInvoice(stripeID)
 	}
 }
 
