@@ -51,10 +51,13 @@ func (c *call) finalize(in *invoice) *apiError {
 		return badRequest("invoice_not_editable", "", "This invoice is already finalized, you can't re-finalize a non-draft invoice.")
 	}
 	if len(in.Lines.Data) == 0 {
-		return badRequest("invoice_no_customer_line_items", "", "Nothing to invoice for customer")
+		return c.finalizationFailed(in, badRequest("invoice_no_customer_line_items", "", "Nothing to invoice for customer"))
+	}
+	c.sum(in)
+	if err := in.locationMissing(); err != nil {
+		return c.finalizationFailed(in, err)
 	}
 	c.state.dropJobs(jobFinalize, in.ID)
-	c.sum(in)
 	cus := c.state.Customers.get(in.Customer)
 	now := c.unix()
 	in.Status, in.StatusTransitions.FinalizedAt, in.EffectiveAt, in.NextPaymentAttempt = "open", optInt(now), optInt(now), 0
@@ -86,6 +89,11 @@ func (c *call) finalize(in *invoice) *apiError {
 		c.paid(in)
 	}
 	return nil
+}
+
+func (c *call) finalizationFailed(in *invoice, err *apiError) *apiError {
+	c.emit("invoice.finalization_failed", in, nil)
+	return err
 }
 
 // paid ends an invoice. It proves nothing about money: see AmountPaid.
@@ -214,7 +222,6 @@ func (c *call) autoFinalize(id string) {
 		return
 	}
 	if err := c.finalize(in); err != nil {
-		c.emit("invoice.finalization_failed", in, nil)
 		return
 	}
 	c.autoCollect(id)
@@ -240,6 +247,28 @@ func (c *call) autoCollect(id string) {
 		in.Attempted, in.NextPaymentAttempt = true, 0
 		c.emit("invoice.payment_failed", in, nil)
 	}
+}
+
+// sendInvoice mails an invoice to its customer; a draft is finalized first.
+func sendInvoice(c *call) (any, *apiError) {
+	if err := c.done(); err != nil {
+		return nil, err
+	}
+	in, err := c.invoiceAt()
+	switch {
+	case err != nil:
+		return nil, err
+	case in.CollectionMethod != "send_invoice":
+		return nil, badRequest("", "", "You can only manually send an invoice if its collection method is 'send_invoice'.")
+	case in.Status == "draft":
+		if err := c.finalize(in); err != nil {
+			return nil, err
+		}
+	case in.Status != "open":
+		return nil, badRequest("", "", "You can only send open invoices. This invoice isn't open.")
+	}
+	c.emit("invoice.sent", in, nil)
+	return in, nil
 }
 
 func voidInvoice(c *call) (any, *apiError) {

@@ -64,7 +64,8 @@ func createInvoiceItem(c *call) (any, *apiError) {
 	}
 	amount, hasAmount := c.integer("amount")
 	unit, hasUnit := c.integer("unit_amount")
-	c.ignore("discountable", "period", "tax_behavior")
+	behavior := c.enum("tax_behavior", "exclusive", "inclusive", "unspecified")
+	c.ignore("discountable", "period")
 	if priceID == "" && !hasAmount && !hasUnit {
 		c.fail(missing("amount"))
 	}
@@ -92,6 +93,9 @@ func createInvoiceItem(c *call) (any, *apiError) {
 	in, err := c.itemFits(cus, &item, invoiceID)
 	if err != nil {
 		return nil, err
+	}
+	if in != nil && in.AutomaticTax["enabled"] == true && behavior != "exclusive" {
+		return nil, badRequest("", "tax_behavior", "The tax behavior of an item on an invoice with automatic tax must be told; of those, stripesim knows exclusive alone.")
 	}
 	return c.newItem(item, unit, in), nil
 }

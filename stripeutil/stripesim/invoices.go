@@ -14,6 +14,7 @@ var invoiceRoutes = map[string]handler{
 	"GET /v1/invoices/{id}/lines":               listInvoiceLines,
 	"POST /v1/invoices/{id}/finalize":           finalizeInvoice,
 	"POST /v1/invoices/{id}/pay":                payInvoice,
+	"POST /v1/invoices/{id}/send":               sendInvoice,
 	"POST /v1/invoices/{id}/void":               voidInvoice,
 	"POST /v1/invoices/{id}/mark_uncollectible": markUncollectible,
 }
@@ -131,7 +132,9 @@ func (c *call) newInvoice(cus *customer, in invoice) *invoice {
 		in.BillingReason = "manual"
 	}
 	in.AccountCountry, in.AccountName = "US", "Stripesim"
-	in.AutomaticTax = map[string]any{"enabled": false, "liability": nil, "status": nil}
+	if in.AutomaticTax == nil {
+		in.AutomaticTax = map[string]any{"enabled": false, "liability": nil, "status": nil}
+	}
 	in.Created, in.PeriodStart, in.PeriodEnd, in.Livemode = now, now, now, c.livemode
 	in.Customer, in.CustomerEmail, in.CustomerName, in.CustomerTaxExempt = cus.ID, cus.Email, cus.Name, cus.TaxExempt
 	in.DefaultTaxRates, in.Discounts, in.TotalDiscountAmounts, in.TotalTaxAmounts = []any{}, []any{}, []any{}, []any{}
@@ -161,6 +164,9 @@ func (c *call) fillInvoice(in *invoice) {
 		in.AutoAdvance = c.boolean("auto_advance")
 	}
 	if days, ok := c.integer("days_until_due"); ok {
+		if in.CollectionMethod != "send_invoice" {
+			c.fail(badRequest("", "days_until_due", "You can only set `days_until_due` when `collection_method` is `send_invoice`."))
+		}
 		in.DueDate = optInt(c.now().Add(time.Duration(days) * 24 * time.Hour).Unix())
 	}
 	if pm := string(in.DefaultPaymentMethod); c.has("default_payment_method") && pm != "" {
@@ -168,23 +174,29 @@ func (c *call) fillInvoice(in *invoice) {
 			c.fail(noSuchParam("PaymentMethod", pm, "default_payment_method"))
 		}
 	}
-	c.ignore("payment_settings", "automatic_tax", "custom_fields", "rendering", "statement_descriptor")
+	if tax := c.hash("automatic_tax"); tax != nil {
+		in.AutomaticTax = map[string]any{"enabled": tax.boolean("enabled"), "liability": nil, "status": nil}
+	}
+	c.ignore("payment_settings", "custom_fields", "rendering", "statement_descriptor")
 }
 
 func createInvoice(c *call) (any, *apiError) {
 	customerID := c.need("customer")
 	in := invoice{CollectionMethod: c.enum("collection_method", "charge_automatically", "send_invoice"), Currency: c.currency("currency", false)}
 	sweep := c.enum("pending_invoice_items_behavior", "exclude", "include") == "include"
+	if in.CollectionMethod == "" {
+		in.CollectionMethod = "charge_automatically"
+	}
 	c.fillInvoice(&in)
+	if in.CollectionMethod == "send_invoice" && in.DueDate == 0 {
+		c.fail(missing("days_until_due"))
+	}
 	if err := c.done(); err != nil {
 		return nil, err
 	}
 	cus, err := c.customerIn(customerID)
 	if err != nil {
 		return nil, err
-	}
-	if in.CollectionMethod == "" {
-		in.CollectionMethod = "charge_automatically"
 	}
 	if in.Currency == "" {
 		if in.Currency = string(cus.Currency); in.Currency == "" {
@@ -230,6 +242,7 @@ func (c *call) sum(in *invoice) {
 	}
 	in.Total = in.Subtotal - off
 	in.SubtotalExcludingTax, in.TotalExcludingTax = in.Total, in.Total
+	c.taxed(in)
 	in.StartingBalance = c.state.Customers.get(in.Customer).Balance
 	in.AmountDue = max(in.Total+in.StartingBalance, 0)
 	in.AmountRemaining = in.AmountDue

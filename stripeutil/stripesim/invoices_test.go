@@ -343,3 +343,48 @@ func TestOperatorInvoice(t *testing.T) {
 		t.Error("a paid invoice was voided")
 	}
 }
+
+// Tax comes on top of the lines where the customer's country is known, and nothing is finalized where it is not.
+func TestInvoiceTaxed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cus, pm := w.withCard("pm_card_visa")
+	in := w.must(w.post("/v1/invoices", "currency=usd&automatic_tax[enabled]=true&customer="+cus)).str("id")
+	w.refused(w.post("/v1/invoiceitems", "amount=2000&currency=usd&customer="+cus+"&invoice="+in), 400, "", "tax_behavior")
+	w.must(w.post("/v1/invoiceitems", "amount=2000&currency=usd&tax_behavior=exclusive&customer="+cus+"&invoice="+in))
+	n := len(w.Events())
+	w.refused(w.post("/v1/invoices/"+in+"/finalize", ""), 400, "customer_tax_location_invalid", "")
+	w.wantTypes(n, "invoice.finalization_failed")
+	w.must(w.post("/v1/customers/"+cus, "address[country]=DE"))
+	r := w.must(w.post("/v1/invoices/"+in+"/finalize", ""))
+	if r.num("total") != 2380 || r.num("tax") != 380 || r.num("subtotal") != 2000 || r.num("total_excluding_tax") != 2000 || r.str("automatic_tax", "status") != "complete" {
+		t.Errorf("%s", r.body)
+	}
+	if r := w.must(w.post("/v1/invoices/"+in+"/pay", "payment_method="+pm)); r.num("amount_paid") != 2380 {
+		t.Errorf("%s", r.body)
+	}
+}
+
+// An invoice that is sent waits for its customer.
+func TestInvoiceSent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cus, pm := w.withCard("pm_card_visa")
+	w.setDefault(cus, pm)
+	w.refused(w.post("/v1/invoices", "currency=usd&days_until_due=7&customer="+cus), 400, "", "days_until_due")
+	w.refused(w.post("/v1/invoices", "currency=usd&collection_method=send_invoice&customer="+cus), 400, "parameter_missing", "days_until_due")
+	in := w.draft(cus, "2000", "collection_method=send_invoice&days_until_due=7")
+	r := w.must(w.post("/v1/invoices/"+in+"/send", ""))
+	if r.str("status") != "open" || r.num("due_date") == 0 || r.str("hosted_invoice_url") == "" {
+		t.Errorf("%s", r.body)
+	}
+	if _, err := w.Operator().PayInvoice(in, false); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.post("/v1/invoices/"+in+"/send", ""); r.status != 400 {
+		t.Errorf("a paid invoice was sent: %d", r.status)
+	}
+	if r := w.post("/v1/invoices/"+w.invoice(cus, "2000")+"/send", ""); r.status != 400 {
+		t.Errorf("an invoice that is charged was sent: %d", r.status)
+	}
+}
