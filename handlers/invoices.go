@@ -93,6 +93,9 @@ func OutcomeOfInvoice(top *ledger.Topup, in stripeutil.Invoice) (o ledger.Outcom
 			o = ledger.Outcome{Topup: top.ID, Status: "canceled", PaymentIntent: in.PaymentIntent}
 		}
 	case "open":
+		if top.DaysUntilDue != nil { // it is its customer's to pay, in as many tries as they like
+			return o, false
+		}
 		if in.Payment == nil || in.Payment.Status != "processing" && in.Payment.Status != "requires_action" {
 			return o, false
 		}

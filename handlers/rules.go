@@ -21,6 +21,52 @@ type ruleGrantJSON struct {
 	ExpiresInDays *int32 `json:"expires_in_days"`
 }
 
+// invoiceJSON are the terms of the invoices that top-ups are paid by.
+type invoiceJSON struct {
+	AutomaticTax     bool   `json:"automatic_tax"`
+	CollectionMethod string `json:"collection_method"`
+	DaysUntilDue     *int16 `json:"days_until_due"`
+}
+
+func newInvoiceTerms(mode string, t ledger.InvoiceTerms) *invoiceJSON {
+	if mode != "invoice" {
+		return nil
+	}
+	v := &invoiceJSON{AutomaticTax: t.AutomaticTax, CollectionMethod: "charge_automatically", DaysUntilDue: t.DaysUntilDue}
+	if t.DaysUntilDue != nil {
+		v.CollectionMethod = "send_invoice"
+	}
+	return v
+}
+
+// invoiceRequest are such terms as they are asked for.
+type invoiceRequest struct {
+	AutomaticTax     *bool   `json:"automatic_tax"`
+	CollectionMethod *string `json:"collection_method"`
+	DaysUntilDue     *int16  `json:"days_until_due"`
+}
+
+// daysUntilDue is what a sent invoice gives its customer unless told: Stripe's own default.
+const daysUntilDue = 30
+
+func (q *invoiceRequest) terms() (*ledger.InvoiceTerms, error) {
+	if q == nil {
+		return nil, nil
+	}
+	t := &ledger.InvoiceTerms{AutomaticTax: deref(q.AutomaticTax), DaysUntilDue: q.DaysUntilDue}
+	switch method := deref(q.CollectionMethod); {
+	case method == "send_invoice" && q.DaysUntilDue == nil:
+		t.DaysUntilDue = new(int16)
+		*t.DaysUntilDue = daysUntilDue
+	case method == "send_invoice":
+	case q.CollectionMethod != nil && method != "charge_automatically":
+		return nil, invalid("invoice.collection_method", "invoice.collection_method is charge_automatically or send_invoice")
+	case q.DaysUntilDue != nil:
+		return nil, invalid("invoice.days_until_due", "invoice.days_until_due is of an invoice that is sent: set invoice.collection_method to send_invoice, or leave it out")
+	}
+	return t, nil
+}
+
 type rulePause struct {
 	Reason     string  `json:"reason"`
 	Since      string  `json:"since"`
@@ -47,6 +93,7 @@ type ruleJSON struct {
 	Target           *string       `json:"target"`
 	SpendCap         *capJSON      `json:"spend_cap"`
 	Mode             string        `json:"mode"`
+	Invoice          *invoiceJSON  `json:"invoice"`
 	Settlement       string        `json:"settlement"`
 	PaymentMethod    *string       `json:"payment_method"`
 	Grant            ruleGrantJSON `json:"grant"`
@@ -59,7 +106,7 @@ type ruleJSON struct {
 func newRule(r *ledger.RuleView) *ruleJSON {
 	v := &ruleJSON{Object: "auto_topup", Wallet: r.Wallet, Enabled: r.Enabled, Threshold: optionalSteps(r.Threshold, r.Scale),
 		ThresholdPercent: r.ThresholdPercent, RunwayMinutes: r.RunwayMinutes, DeclineRetries: r.DeclineRetries, Amount: optionalSteps(r.Amount, r.Scale), Target: optionalSteps(r.Target, r.Scale),
-		Mode: r.Mode, Settlement: r.Settlement, PaymentMethod: r.PaymentMethod,
+		Mode: r.Mode, Invoice: newInvoiceTerms(r.Mode, r.InvoiceTerms), Settlement: r.Settlement, PaymentMethod: r.PaymentMethod,
 		Grant: ruleGrantJSON{r.GrantKind, r.GrantPriority, r.GrantExpiresInDays}, State: r.State, Pause: pauseJSON(r),
 		Spent: spentJSON{r.Spent, r.Currency, stamp(r.From), stamp(r.To)}, UpdatedAt: stamp(r.UpdatedAt)}
 	if r.CapAmount != nil {
@@ -103,17 +150,18 @@ func pauseJSON(r *ledger.RuleView) *rulePause {
 
 // ruleRequest is a rule as it is set.
 type ruleRequest struct {
-	Enabled          *bool    `json:"enabled"`
-	Threshold        *string  `json:"threshold"`
-	ThresholdPercent *int16   `json:"threshold_percent"`
-	RunwayMinutes    *int32   `json:"runway_minutes"`
-	DeclineRetries   *int16   `json:"decline_retries"`
-	Amount           *string  `json:"amount"`
-	Target           *string  `json:"target"`
-	SpendCap         *capJSON `json:"spend_cap"`
-	Mode             *string  `json:"mode"`
-	Settlement       *string  `json:"settlement"`
-	PaymentMethod    *string  `json:"payment_method"`
+	Enabled          *bool           `json:"enabled"`
+	Threshold        *string         `json:"threshold"`
+	ThresholdPercent *int16          `json:"threshold_percent"`
+	RunwayMinutes    *int32          `json:"runway_minutes"`
+	DeclineRetries   *int16          `json:"decline_retries"`
+	Amount           *string         `json:"amount"`
+	Target           *string         `json:"target"`
+	SpendCap         *capJSON        `json:"spend_cap"`
+	Mode             *string         `json:"mode"`
+	Invoice          *invoiceRequest `json:"invoice"`
+	Settlement       *string         `json:"settlement"`
+	PaymentMethod    *string         `json:"payment_method"`
 	Grant            *struct {
 		Kind          *string `json:"kind"`
 		Priority      *int16  `json:"priority"`
@@ -126,6 +174,9 @@ func (q *ruleRequest) rule() (in ledger.RuleInput, err error) {
 		Settlement: deref(q.Settlement), PaymentMethod: deref(q.PaymentMethod), GrantPriority: ledger.DefaultPriority,
 		MinimumCharge: stripeutil.MinimumCharge}
 	if err := filled(field{"mode", q.Mode}, field{"settlement", q.Settlement}, field{"payment_method", q.PaymentMethod}); err != nil {
+		return in, err
+	}
+	if in.Invoice, err = q.Invoice.terms(); err != nil {
 		return in, err
 	}
 	if in.Threshold, err = optionalAmount("threshold", q.Threshold); err != nil {

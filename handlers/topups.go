@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"fmt"
 	"net/http"
 
 	"lockstep/ledger"
@@ -8,21 +9,23 @@ import (
 )
 
 type topupJSON struct {
-	Object    string       `json:"object"`
-	ID        string       `json:"id"`
-	Customer  string       `json:"customer"`
-	Wallet    string       `json:"wallet"`
-	Trigger   string       `json:"trigger"`
-	Mode      string       `json:"mode"`
-	Status    string       `json:"status"`
-	Amount    string       `json:"amount"`
-	Charge    ledger.Money `json:"charge"`
-	Attempt   int          `json:"attempt"`
-	Stripe    stripeJSON   `json:"stripe"`
-	URL       *string      `json:"url"`
-	Failure   *failureJSON `json:"failure"`
-	Grant     *string      `json:"grant"`
-	CreatedAt string       `json:"created_at"`
+	Object    string        `json:"object"`
+	ID        string        `json:"id"`
+	Customer  string        `json:"customer"`
+	Wallet    string        `json:"wallet"`
+	Trigger   string        `json:"trigger"`
+	Mode      string        `json:"mode"`
+	Status    string        `json:"status"`
+	Amount    string        `json:"amount"`
+	Charge    ledger.Money  `json:"charge"`
+	Tax       *ledger.Money `json:"tax"`
+	Attempt   int           `json:"attempt"`
+	Invoice   *invoiceJSON  `json:"invoice"`
+	Stripe    stripeJSON    `json:"stripe"`
+	URL       *string       `json:"url"`
+	Failure   *failureJSON  `json:"failure"`
+	Grant     *string       `json:"grant"`
+	CreatedAt string        `json:"created_at"`
 }
 
 type stripeJSON struct {
@@ -41,6 +44,10 @@ func newTopup(t *ledger.Topup) topupJSON {
 	v := topupJSON{Object: "topup", ID: t.ID, Customer: t.Customer, Wallet: t.Wallet, Trigger: t.Trigger, Mode: t.Mode, Status: t.Status,
 		Amount: ledger.FormatSteps(t.Amount, t.Scale), Charge: ledger.Money{Amount: t.Charge, Currency: t.Currency}, Attempt: t.Attempt,
 		Stripe: stripeJSON{PaymentIntent: t.PaymentIntent, Invoice: t.Invoice, CheckoutSession: t.CheckoutSession}, CreatedAt: stamp(t.CreatedAt)}
+	v.Invoice = newInvoiceTerms(t.Mode, t.InvoiceTerms)
+	if t.Tax != nil {
+		v.Tax = &ledger.Money{Amount: *t.Tax, Currency: t.Currency}
+	}
 	if t.Status == "pending" || t.Status == "action_required" {
 		v.URL = t.URL
 	}
@@ -55,14 +62,15 @@ func newTopup(t *ledger.Topup) topupJSON {
 
 func (s *Server) postTopup(c *call) error {
 	var in struct {
-		Customer       *string `json:"customer"`
-		Asset          *string `json:"asset"`
-		Wallet         *string `json:"wallet"`
-		Amount         *string `json:"amount"`
-		Mode           *string `json:"mode"`
-		PaymentMethod  *string `json:"payment_method"`
-		SuccessURL     *string `json:"success_url"`
-		IdempotencyKey *string `json:"idempotency_key"`
+		Customer       *string         `json:"customer"`
+		Asset          *string         `json:"asset"`
+		Wallet         *string         `json:"wallet"`
+		Amount         *string         `json:"amount"`
+		Mode           *string         `json:"mode"`
+		PaymentMethod  *string         `json:"payment_method"`
+		SuccessURL     *string         `json:"success_url"`
+		Invoice        *invoiceRequest `json:"invoice"`
+		IdempotencyKey *string         `json:"idempotency_key"`
 	}
 	if err := c.decode(&in); err != nil {
 		return err
@@ -85,6 +93,9 @@ func (s *Server) postTopup(c *call) error {
 	if want.SuccessURL, err = s.successURL(want.Mode, in.SuccessURL); err != nil {
 		return err
 	}
+	if want.Invoice, err = in.Invoice.terms(); err != nil {
+		return err
+	}
 	key, err := c.key(in.IdempotencyKey)
 	if err != nil {
 		return err
@@ -96,6 +107,9 @@ func (s *Server) postTopup(c *call) error {
 	request := []string{want.Customer, want.Asset, want.Amount.String(), want.Mode, want.PaymentMethod, want.Wallet}
 	if want.SuccessURL != "" {
 		request = append(request, want.SuccessURL)
+	}
+	if want.Invoice != nil {
+		request = append(request, fmt.Sprint(want.Invoice.AutomaticTax, deref(want.Invoice.DaysUntilDue)))
 	}
 	return s.once(c, key, ref.Bucket, request, func(once ledger.Once) (int, any, error) {
 		top, replayed, err := s.Ledger.CreateTopup(c.ctx(), want, once)
@@ -136,7 +150,7 @@ func (s *Server) topupAnswer(c *call, once ledger.Once, top ledger.Topup, replay
 	case top.Status == "pending" && top.Mode == "checkout" && top.URL == nil:
 		return 0, nil, &fault{http.StatusServiceUnavailable, "api_error", string(ledger.CodeUnavailable), "",
 			"Stripe has not opened the page of top-up " + top.ID + " yet: send the same request under the same idempotency key, or ask for the top-up"}
-	case top.Status == "pending" && top.Mode == "checkout":
+	case top.Status == "pending" && top.URL != nil: // its customer pays there
 	case top.Status == "pending" && replayed:
 		return 0, nil, &fault{http.StatusConflict, "conflict", string(ledger.CodeInProgress), "",
 			"top-up " + top.ID + " is being charged by the first request under this key; ask again shortly"}

@@ -17,8 +17,10 @@ func (in *TopupInput) checkMode() error {
 		return refuse(CodeInvalid, "payment_method", "a checkout takes the card that its customer enters: leave payment_method out")
 	case in.Mode != "checkout" && in.SuccessURL != "":
 		return refuse(CodeInvalid, "success_url", "success_url is of mode checkout: leave it out")
+	case in.PaymentMethod != "" && in.Invoice.sent():
+		return refuse(CodeInvalid, "payment_method", "an invoice that is sent takes what its customer pays with: leave payment_method out")
 	}
-	return nil
+	return in.Invoice.check(in.Mode)
 }
 
 // CheckoutOpened notes the page on which the customer pays for a leased top-up, and gives the top-up back. Webhooks

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -10,7 +11,91 @@ const (
 	InvoiceDrafted   = 1
 	InvoiceComplete  = 2 // has its line: Stripe's balance is brought to nothing, then it is finalized
 	InvoiceFinalized = 3 // or given up: Stripe shows again what it should
+	InvoiceSent      = 4 // to the customer, who pays it when they do
 )
+
+// maxDaysUntilDue is the most that Stripe gives a customer to pay an invoice.
+const maxDaysUntilDue = 1825
+
+// InvoiceTerms are those of the invoices that top-ups are paid by.
+type InvoiceTerms struct {
+	AutomaticTax bool   `db:"automatic_tax"`  // Stripe puts tax on top of what the credit costs
+	DaysUntilDue *int16 `db:"days_until_due"` // the customer is sent the invoice; nil charges their card
+}
+
+func (i *InvoiceTerms) sent() bool { return i != nil && i.DaysUntilDue != nil }
+
+// check refuses terms that there are not.
+func (i *InvoiceTerms) check(mode string) error {
+	switch {
+	case i == nil:
+		return nil
+	case mode != "invoice":
+		return refuse(CodeInvalid, "invoice", "invoice is of mode invoice: leave it out")
+	case i.DaysUntilDue != nil && (*i.DaysUntilDue < 1 || *i.DaysUntilDue > maxDaysUntilDue):
+		return refuse(CodeInvalid, "invoice.days_until_due", "invoice.days_until_due is 1 to %d", maxDaysUntilDue)
+	}
+	return nil
+}
+
+// withTax is what a charge will come to: Stripe says how much tax there is once there is an invoice, and until then the
+// share of the last one holds.
+func (t *tx) withTax(w *Wallet, r *Rule, charge int64) (int64, error) {
+	if !r.AutomaticTax {
+		return charge, nil
+	}
+	var last struct {
+		Charge int64 `db:"charge"`
+		Tax    int64 `db:"tax"`
+	}
+	found, err := t.get(&last, `select charge, tax from topups where bucket = $1 and wallet_id = $2 and tax is not null
+		and charge > tax order by id desc limit 1`, w.Bucket, w.ID)
+	if err != nil || !found {
+		return charge, err
+	}
+	return charge + share(last.Tax, charge, last.Charge-last.Tax), nil
+}
+
+// InvoiceTotal notes what a drafted invoice comes to with its tax, in minor units, and that it is complete. fits is
+// false, and nothing is noted but the tax, where the spend cap does not allow as much.
+func (l *Ledger) InvoiceTotal(ctx context.Context, top *Topup, total int64) (fits bool, err error) {
+	err = l.inTx(ctx, func(t *tx) error {
+		w, err := t.lockWallet(top.Bucket, top.Wallet)
+		if err != nil {
+			return err
+		}
+		var now Topup
+		if _, err := t.get(&now, `select `+topupColumns+topupsFrom+`where t.bucket = $1 and t.id = $2 for update of t`, top.Bucket, top.ID); err != nil {
+			return err
+		}
+		tax := total - (now.Charge - deref(now.Tax))
+		if tax < 0 {
+			return fmt.Errorf("invoice of top-up %s comes to %d, less than what it buys", top.ID, total)
+		}
+		step, used := int16(InvoiceComplete), now.CapUsed
+		if fits = true; now.CapAmount != nil && now.Trigger == "auto" {
+			r, _, err := t.rule(w)
+			if err != nil {
+				return err
+			}
+			from, _ := period(deref(r.CapInterval), t.now)
+			var spent int64
+			if _, err := t.get(&spent, spentSQL, w.Bucket, w.ID, from); err != nil {
+				return err
+			}
+			spent += total - now.Charge // which spent has counted
+			if fits = spent <= *now.CapAmount; fits {
+				used = &spent
+			} else {
+				step = now.InvoiceStep
+			}
+		}
+		top.Charge, top.Tax, top.InvoiceStep = total, &tax, max(step, now.InvoiceStep)
+		return t.exec(`update topups set charge = $3, tax = $4, cap_used = $5, invoice_step = $6, lease_until = case when lease_until is null then null else $7::timestamptz end
+			where bucket = $1 and id = $2`, top.Bucket, top.ID, total, tax, used, top.InvoiceStep, t.now.Add(Lease))
+	})
+	return fits && err == nil, err
+}
 
 // emptiedSQL tells whether Stripe is to show nothing for the customer m: an invoice that buys credit is about to be
 // finalized, and Stripe would pay it with what it shows.

@@ -138,6 +138,10 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 		return nil, err
 	}
 	amount, charge, ok := r.size(have, w.Scale, p)
+	due, err := t.withTax(w, &r, charge)
+	if err != nil {
+		return nil, err
+	}
 	if have >= mark || !ok {
 		return &mark, t.unpauseCap(&r)
 	}
@@ -152,7 +156,7 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 	if _, err := t.get(&spent, spentSQL, w.Bucket, w.ID, from); err != nil {
 		return nil, err
 	}
-	if r.CapAmount != nil && charge > *r.CapAmount-spent {
+	if r.CapAmount != nil && due > *r.CapAmount-spent {
 		if deref(r.PauseReason) == PauseSpendCap {
 			return nil, nil
 		}
@@ -166,9 +170,9 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 	} else if err != nil {
 		return nil, err
 	}
-	used := spent + charge
+	used := spent + due
 	return nil, t.intend(w, Topup{Trigger: "auto", Mode: r.Mode, Amount: amount, Charge: charge, Currency: p.currency,
-		PaymentMethod: r.PaymentMethod, CapUsed: &used, CapAmount: r.CapAmount}, terms{r.GrantKind, r.GrantPriority, r.GrantExpiresInDays})
+		PaymentMethod: r.PaymentMethod, CapUsed: &used, CapAmount: r.CapAmount, InvoiceTerms: r.InvoiceTerms}, terms{r.GrantKind, r.GrantPriority, r.GrantExpiresInDays})
 }
 
 // unpauseCap ends a pause at the cap that no longer holds.

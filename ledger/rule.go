@@ -32,12 +32,14 @@ type Rule struct {
 	PauseTopup         *string    `db:"pause_topup"`
 	DeclineRetries     int16      `db:"decline_retries"` // how often a card that was declined for a passing reason is tried again
 	Retried            int16      `db:"retried"`         // since a payment last went through
-	UpdatedAt          time.Time  `db:"updated_at"`
+	InvoiceTerms
+	UpdatedAt time.Time `db:"updated_at"`
 }
 
 const ruleColumns = `bucket, wallet_id, enabled, threshold, threshold_percent, runway_minutes, amount, target, cap_amount, cap_currency,
 	cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
-	pause_reason, pause_since, pause_until, pause_method, pause_topup, decline_retries, retried, updated_at`
+	pause_reason, pause_since, pause_until, pause_method, pause_topup, decline_retries, retried,
+	automatic_tax, days_until_due, updated_at`
 
 // Why a rule is paused.
 const (
@@ -58,10 +60,11 @@ type RuleInput struct {
 	Amount, Target     *Decimal
 	Cap                *Money
 	CapInterval        string
-	Mode               string // "" is charge
-	Settlement         string // "" is on_payment
-	PaymentMethod      string // "" is the customer's default when the charge is made
-	GrantKind          string // "" is purchased
+	Mode               string        // "" is charge
+	Invoice            *InvoiceTerms // of mode invoice alone
+	Settlement         string        // "" is on_payment
+	PaymentMethod      string        // "" is the customer's default when the charge is made
+	GrantKind          string        // "" is purchased
 	GrantPriority      int16
 	GrantExpiresInDays *int32
 	MinimumCharge      func(currency string) int64 // Stripe's, in minor units; 0 is not known
@@ -75,6 +78,9 @@ func (in RuleInput) rule(w *Wallet, asset Asset) (Rule, error) {
 		GrantExpiresInDays: in.GrantExpiresInDays}
 	defaultTo(&r.Mode, "charge")
 	defaultTo(&r.Settlement, "on_payment")
+	if in.Invoice != nil {
+		r.InvoiceTerms = *in.Invoice
+	}
 	defaultTo(&r.GrantKind, "purchased")
 	p, priced := asset.price()
 	switch {
@@ -121,6 +127,9 @@ func (in RuleInput) rule(w *Wallet, asset Asset) (Rule, error) {
 			return Rule{}, refuse(CodeInvalid, f.name, "%s must be above zero", f.name)
 		}
 		*f.out = &n
+	}
+	if err := in.Invoice.check(r.Mode); err != nil {
+		return Rule{}, err
 	}
 	return r, in.checkSize(&r, w, p)
 }
@@ -284,8 +293,8 @@ func (t *tx) saveRule(r Rule) error {
 	t.ruleSaved(r)
 	return t.exec(`insert into topup_rules (bucket, wallet_id, enabled, threshold, threshold_percent, amount, target,
 			cap_amount, cap_currency, cap_interval, mode, settlement, payment_method, grant_kind, grant_priority, grant_expires_in_days,
-			pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at, runway_minutes, decline_retries, retried)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
+			pause_reason, pause_since, pause_until, pause_method, pause_topup, updated_at, runway_minutes, decline_retries, retried, automatic_tax, days_until_due)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)
 		on conflict (bucket, wallet_id) do update set enabled = excluded.enabled, threshold = excluded.threshold,
 			threshold_percent = excluded.threshold_percent, amount = excluded.amount,
 			target = excluded.target, cap_amount = excluded.cap_amount, cap_currency = excluded.cap_currency,
@@ -294,10 +303,12 @@ func (t *tx) saveRule(r Rule) error {
 			grant_expires_in_days = excluded.grant_expires_in_days, pause_reason = excluded.pause_reason,
 			pause_since = excluded.pause_since, pause_until = excluded.pause_until, pause_method = excluded.pause_method,
 			pause_topup = excluded.pause_topup, updated_at = excluded.updated_at, runway_minutes = excluded.runway_minutes,
-			decline_retries = excluded.decline_retries, retried = excluded.retried`,
+			decline_retries = excluded.decline_retries, retried = excluded.retried,
+			automatic_tax = excluded.automatic_tax, days_until_due = excluded.days_until_due`,
 		r.Bucket, r.Wallet, r.Enabled, r.Threshold, r.ThresholdPercent, r.Amount, r.Target,
 		r.CapAmount, r.CapCurrency, r.CapInterval, r.Mode, r.Settlement, r.PaymentMethod, r.GrantKind, r.GrantPriority, r.GrantExpiresInDays,
-		r.PauseReason, r.PauseSince, r.PauseUntil, r.PauseMethod, r.PauseTopup, t.now, r.RunwayMinutes, r.DeclineRetries, r.Retried)
+		r.PauseReason, r.PauseSince, r.PauseUntil, r.PauseMethod, r.PauseTopup, t.now, r.RunwayMinutes, r.DeclineRetries, r.Retried,
+		r.AutomaticTax, r.DaysUntilDue)
 }
 
 // pause stops a rule with its reason. A pause by hand stays one.

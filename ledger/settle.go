@@ -196,6 +196,9 @@ func (t *tx) pauseFor(w *Wallet, top *Topup, o Outcome) error {
 		reason = PauseActionRequired
 	case o.Code == PauseNoPaymentMethod:
 		reason = PauseNoPaymentMethod
+	case o.Code == PauseSpendCap: // with its tax
+		_, to := period(deref(r.CapInterval), t.now)
+		return t.pause(w, &r, PauseSpendCap, &to, "", top.ID)
 	}
 	method := o.PaymentMethod
 	if method == "" { // Stripe takes it off a payment that failed

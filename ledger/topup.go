@@ -40,12 +40,14 @@ type Topup struct {
 	SuccessURL      *string `db:"success_url"`
 	Invoice         *string `db:"invoice"`
 	InvoiceStep     int16   `db:"invoice_step"`
+	Tax             *int64  `db:"tax"` // the part of Charge that is tax, once known
+	InvoiceTerms
 }
 
 const topupColumns = `t.bucket, t.id, t.wallet_id, t.customer_id, t.trigger, t.mode, t.status, t.amount, t.charge, t.currency, t.attempt,
 	t.payment_method, t.params, t.called_at, t.payment_intent, t.failure_code, t.decline_code, t.failure_message, t.grant_id,
 	t.expires_in_days, t.cap_used, t.cap_amount, t.cancel, t.tries, t.created_at, coalesce(c.stripe_customer, '') as stripe_customer, w.scale,
-	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step`
+	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step, t.tax, t.automatic_tax, t.days_until_due`
 
 const topupsFrom = ` from topups t join customers c on c.bucket = t.bucket and c.id = t.customer_id
 	join wallets w on w.bucket = t.bucket and w.id = t.wallet_id `
@@ -70,9 +72,10 @@ type TopupInput struct {
 	Customer, Asset string
 	Wallet          string // "" is the one that the rule for new credit says
 	Amount          Decimal
-	Mode            string // "" is charge
-	PaymentMethod   string // "" is the customer's default
-	SuccessURL      string // of a checkout: where its customer goes from Stripe's page
+	Mode            string        // "" is charge
+	PaymentMethod   string        // "" is the customer's default
+	SuccessURL      string        // of a checkout: where its customer goes from Stripe's page
+	Invoice         *InvoiceTerms // of mode invoice alone
 	MinimumCharge   func(currency string) int64
 }
 
@@ -130,7 +133,7 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 			return err
 		}
 		err = t.intend(w, Topup{ID: id, Trigger: "manual", Mode: in.Mode, Amount: amount, Charge: charge, Currency: p.currency,
-			PaymentMethod: ref(in.PaymentMethod), SuccessURL: ref(in.SuccessURL)}, terms{"purchased", DefaultPriority, nil})
+			PaymentMethod: ref(in.PaymentMethod), SuccessURL: ref(in.SuccessURL), InvoiceTerms: deref(in.Invoice)}, terms{"purchased", DefaultPriority, nil})
 		if err != nil {
 			return err
 		}
@@ -168,10 +171,12 @@ func (t *tx) intend(w *Wallet, top Topup, terms terms) error {
 		run = t.now.Add(Lease) // its caller charges it; a worker only when the caller has not
 	}
 	if err := t.exec(`insert into topups (bucket, id, wallet_id, customer_id, trigger, mode, status, amount, charge, currency,
-			payment_method, grant_id, expires_in_days, cap_used, cap_amount, run_at, created_at, success_url)
-		values ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
+			payment_method, grant_id, expires_in_days, cap_used, cap_amount, run_at, created_at, success_url,
+			automatic_tax, days_until_due)
+		values ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
 		w.Bucket, top.ID, w.ID, w.Customer, top.Trigger, top.Mode, top.Amount, top.Charge, top.Currency,
-		top.PaymentMethod, top.GrantID, terms.expiresInDays, top.CapUsed, top.CapAmount, run, t.now, top.SuccessURL); err != nil {
+		top.PaymentMethod, top.GrantID, terms.expiresInDays, top.CapUsed, top.CapAmount, run, t.now, top.SuccessURL,
+		top.AutomaticTax, top.DaysUntilDue); err != nil {
 		return err
 	}
 	t.wake = t.wake || top.Trigger == "auto"

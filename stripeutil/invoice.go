@@ -15,6 +15,8 @@ type InvoiceParams struct {
 	Amount                  int64 // minor units, positive
 	Currency, Description   string
 	Metadata                map[string]string
+	AutomaticTax            bool  // has Stripe put tax on top of Amount
+	DaysUntilDue            int64 // the customer is sent the invoice, to pay it within so many days; 0 charges the card
 	IdempotencyKey          string
 }
 
@@ -24,19 +26,27 @@ func (c *Client) DraftInvoice(ctx context.Context, p InvoiceParams) (Invoice, er
 	if err := checkID("customer", p.Customer); err != nil {
 		return Invoice{}, err
 	}
-	if err := checkID("payment method", p.PaymentMethod); err != nil {
-		return Invoice{}, err
-	}
 	if p.Amount <= 0 {
 		return Invoice{}, refuse("an invoice of %d is not positive", p.Amount)
 	}
-	raw, err := c.post(ctx, "/v1/invoices", p.IdempotencyKey+":draft", &stripe.InvoiceParams{
+	in := &stripe.InvoiceParams{
 		Customer: &p.Customer, Currency: &p.Currency, Description: optional(p.Description), Metadata: p.Metadata,
-		AutoAdvance: stripe.Bool(false), CollectionMethod: stripe.String("charge_automatically"),
-		PendingInvoiceItemsBehavior: stripe.String("exclude"),
+		AutoAdvance: stripe.Bool(false), PendingInvoiceItemsBehavior: stripe.String("exclude"),
+	}
+	if p.AutomaticTax {
+		in.AutomaticTax = &stripe.InvoiceAutomaticTaxParams{Enabled: stripe.Bool(true)}
+	}
+	if p.DaysUntilDue > 0 {
+		in.CollectionMethod, in.DaysUntilDue = stripe.String("send_invoice"), &p.DaysUntilDue
+	} else {
+		if err := checkID("payment method", p.PaymentMethod); err != nil {
+			return Invoice{}, err
+		}
+		in.CollectionMethod = stripe.String("charge_automatically")
 		// A card alone tells at once whether it pays.
-		PaymentSettings: &stripe.InvoicePaymentSettingsParams{PaymentMethodTypes: []*string{stripe.String("card")}},
-	})
+		in.PaymentSettings = &stripe.InvoicePaymentSettingsParams{PaymentMethodTypes: []*string{stripe.String("card")}}
+	}
+	raw, err := c.post(ctx, "/v1/invoices", p.IdempotencyKey+":draft", in)
 	return read(raw, err, decodeInvoice)
 }
 
@@ -45,9 +55,13 @@ func (c *Client) AddInvoiceLine(ctx context.Context, invoice string, p InvoicePa
 	if err := checkID("invoice", invoice); err != nil {
 		return err
 	}
-	raw, err := c.post(ctx, "/v1/invoiceitems", p.IdempotencyKey+":item", &stripe.InvoiceItemParams{
+	item := &stripe.InvoiceItemParams{
 		Customer: &p.Customer, Invoice: &invoice, Amount: &p.Amount, Currency: &p.Currency, Description: optional(p.Description), Metadata: p.Metadata,
-	})
+	}
+	if p.AutomaticTax {
+		item.TaxBehavior = stripe.String("exclusive")
+	}
+	raw, err := c.post(ctx, "/v1/invoiceitems", p.IdempotencyKey+":item", item)
 	_, err = read(raw, err, decodePageSession)
 	return err
 }
@@ -70,6 +84,16 @@ func (c *Client) PayInvoice(ctx context.Context, invoice string, p InvoiceParams
 	}
 	raw, err := c.post(ctx, stripe.FormatURLPath("/v1/invoices/%s/pay", invoice), p.IdempotencyKey+":pay",
 		&stripe.InvoicePayParams{PaymentMethod: &p.PaymentMethod, OffSession: stripe.Bool(true)})
+	_, err = read(raw, err, decodeInvoice)
+	return err
+}
+
+// SendInvoice has Stripe mail a finalized invoice to its customer. One that was paid meanwhile is ErrInvalid.
+func (c *Client) SendInvoice(ctx context.Context, invoice string, p InvoiceParams) error {
+	if err := checkID("invoice", invoice); err != nil {
+		return err
+	}
+	raw, err := c.post(ctx, stripe.FormatURLPath("/v1/invoices/%s/send", invoice), p.IdempotencyKey+":send", nil)
 	_, err = read(raw, err, decodeInvoice)
 	return err
 }

@@ -39,8 +39,8 @@ type Invoice struct {
 	Metadata, PaymentMetadata map[string]string
 
 	Currency string
-	// Total is of all lines. AmountDue is what the customer's balance left to be paid, AmountPaid what was.
-	Total, AmountDue, AmountPaid int64
+	// Subtotal is of all lines before tax and discounts, Total after them. AmountDue is what the customer's balance left to be paid, AmountPaid what was.
+	Subtotal, Total, AmountDue, AmountPaid int64
 	// StartingBalance and EndingBalance are the customer's, in Stripe's sign, before and after finalization; the
 	// ending one of a draft says nothing.
 	StartingBalance, EndingBalance int64
@@ -222,6 +222,7 @@ func decodeInvoice(raw json.RawMessage) (Invoice, error) {
 		PaymentIntent json.RawMessage   `json:"payment_intent"`
 		Metadata      map[string]string `json:"metadata"`
 		Currency      string            `json:"currency"`
+		Subtotal      int64             `json:"subtotal"`
 		Total         int64             `json:"total"`
 		AmountDue     int64             `json:"amount_due"`
 		AmountPaid    int64             `json:"amount_paid"`
@@ -244,7 +245,7 @@ func decodeInvoice(raw json.RawMessage) (Invoice, error) {
 	return Invoice{
 		ID: wire.ID, Customer: string(wire.Customer), Status: wire.Status, Subscription: string(wire.Subscription), Reason: wire.Reason,
 		PaymentIntent: payment.ID, PaidAt: unixTime(wire.Transitions.PaidAt), Metadata: wire.Metadata,
-		PaymentMetadata: payment.Metadata, Currency: wire.Currency, Total: wire.Total, AmountDue: wire.AmountDue, AmountPaid: wire.AmountPaid,
+		PaymentMetadata: payment.Metadata, Currency: wire.Currency, Subtotal: wire.Subtotal, Total: wire.Total, AmountDue: wire.AmountDue, AmountPaid: wire.AmountPaid,
 		StartingBalance: wire.Starting, EndingBalance: wire.Ending, PaidOutOfBand: wire.Elsewhere, URL: wire.URL, Payment: whole,
 		Created: unixTime(wire.Created),
 	}, nil

@@ -14,18 +14,18 @@ import (
 
 // runInvoice takes a leased top-up that an invoice pays for as far as it goes.
 //
-//	intent → parameters → draft → line → (mirror to nothing) → finalize → pay → settle
+//	intent → parameters → draft → line → (its tax) → (mirror to nothing) → finalize → pay, or send → settle
 //
 // Each arrow is a commit. Killed at any of them, a worker finds the row due and repeats the step under its own key,
 // which makes a replay of one that was executed. Killed while the mirror shows nothing: the row says so, so nobody
 // restores it before the invoice is finalized or given up, and the commit that says so has the mirror looked at.
 // A key that Stripe remembers with a fault, or may have forgotten, is not used again: the invoice is looked at, and
-// closed where it was not paid, after which nobody can pay it.
+// closed where it was not paid, after which nobody can pay it. One that was sent waits for its customer.
 func (g *gateway) runInvoice(ctx context.Context, top ledger.Topup) error {
 	switch {
 	case top.Cancel:
 		return g.endInvoice(ctx, top, ledger.Outcome{Topup: top.ID, Status: "canceled"})
-	case top.Status != "pending":
+	case top.Status != "pending" || top.InvoiceStep == ledger.InvoiceSent:
 		return g.lookAtInvoice(ctx, top)
 	}
 	p, err := g.fixInvoice(ctx, &top)
@@ -44,6 +44,9 @@ func (g *gateway) runInvoice(ctx context.Context, top ledger.Topup) error {
 		if top.InvoiceStep == at { // the mirror has another writer
 			return g.ledger.LookAgain(ctx, top, time.Second)
 		}
+	}
+	if top.DaysUntilDue != nil {
+		return g.sendInvoice(ctx, top, *p)
 	}
 	err = g.stripe.PayInvoice(ctx, *top.Invoice, *p)
 	crash("topup.called")
@@ -78,10 +81,54 @@ func (g *gateway) nextInvoiceStep(ctx context.Context, top *ledger.Topup, p stri
 		if err != nil {
 			return err
 		}
-		return g.ledger.InvoiceStep(ctx, top, ledger.InvoiceComplete, "")
+		return g.completeInvoice(ctx, top, p)
 	default:
 		return g.finalizeInvoice(ctx, top, p)
 	}
+}
+
+// errPastCap is of an invoice that comes to more, with its tax, than the rule may spend.
+var errPastCap = errors.New("the invoice comes to more than the spend cap allows")
+
+// completeInvoice notes that an invoice has its line, and the tax that Stripe put on top of it.
+func (g *gateway) completeInvoice(ctx context.Context, top *ledger.Topup, p stripeutil.InvoiceParams) error {
+	if !p.AutomaticTax {
+		return g.ledger.InvoiceStep(ctx, top, ledger.InvoiceComplete, "")
+	}
+	in, err := g.stripe.Invoice(ctx, *top.Invoice)
+	if err != nil {
+		return fmt.Errorf("reading what invoice %s comes to: %v", *top.Invoice, err) // says nothing of a step that was taken
+	}
+	fits, err := g.ledger.InvoiceTotal(ctx, top, in.Total)
+	crash("invoice.taxed")
+	if err == nil && !fits {
+		err = errPastCap
+	}
+	return err
+}
+
+// sendInvoice has Stripe mail an invoice to its customer, and leaves it to them.
+func (g *gateway) sendInvoice(ctx context.Context, top ledger.Topup, p stripeutil.InvoiceParams) error {
+	in, err := g.stripe.Invoice(ctx, *top.Invoice)
+	if err != nil {
+		return errors.Join(err, g.later(ctx, top))
+	}
+	if in.Status == "open" {
+		if err = g.stripe.SendInvoice(ctx, *top.Invoice, p); errors.Is(err, stripeutil.ErrInvalid) { // paid or closed in this moment
+			return g.lookAtInvoice(ctx, top)
+		}
+		crash("topup.called")
+	}
+	if err == nil {
+		err = g.ledger.PayableAt(ctx, top, in.URL)
+	}
+	if err == nil {
+		err = g.ledger.InvoiceStep(ctx, &top, ledger.InvoiceSent, "")
+	}
+	if err != nil {
+		return g.invoiceRefused(ctx, top, p, err)
+	}
+	return g.settleInvoice(ctx, top, in)
 }
 
 // finalizeInvoice finalizes an invoice on a balance of nothing, as the one writer of that balance.
@@ -95,13 +142,17 @@ func (g *gateway) finalizeInvoice(ctx context.Context, top *ledger.Topup, p stri
 	if leased {
 		err = g.ledger.RenewMirror(ctx, ref)
 	}
+	var in stripeutil.Invoice
 	if err == nil {
-		_, err = g.stripe.FinalizeInvoice(ctx, *top.Invoice, p)
+		in, err = g.stripe.FinalizeInvoice(ctx, *top.Invoice, p)
 		crash("invoice.finalized")
 	}
 	if err == nil {
 		err = g.ledger.InvoiceStep(ctx, top, ledger.InvoiceFinalized, "")
 		crash("invoice.noted")
+	}
+	if err == nil && in.Total > top.Charge { // its tax has risen since it was drafted
+		err = errPastCap
 	}
 	if leased {
 		err = errors.Join(err, g.ledger.ReleaseMirror(ctx, ref, false))
@@ -151,12 +202,15 @@ func (g *gateway) fixInvoice(ctx context.Context, top *ledger.Topup) (*stripeuti
 	method := deref(top.PaymentMethod)
 	if top.Params == nil {
 		var err error
-		if method, err = g.cardFor(ctx, top); err != nil || method == "" {
-			return nil, err
+		if top.DaysUntilDue == nil {
+			if method, err = g.cardFor(ctx, top); err != nil || method == "" {
+				return nil, err
+			}
 		}
 		b, err := json.Marshal(stripeutil.InvoiceParams{
 			Customer: top.StripeCustomer, PaymentMethod: method, Amount: top.Charge, Currency: top.Currency, Description: "Credit top-up",
-			Metadata:       map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer},
+			Metadata:     map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer},
+			AutomaticTax: top.AutomaticTax, DaysUntilDue: int64(deref(top.DaysUntilDue)),
 			IdempotencyKey: fmt.Sprintf("topup:%s:attempt:%d", top.ID, top.Attempt),
 		})
 		if err != nil {
@@ -178,6 +232,8 @@ func (g *gateway) fixInvoice(ctx context.Context, top *ledger.Topup) (*stripeuti
 func (g *gateway) invoiceRefused(ctx context.Context, top ledger.Topup, p stripeutil.InvoiceParams, err error) error {
 	var se *stripeutil.Error
 	switch {
+	case errors.Is(err, errPastCap):
+		return g.endInvoice(ctx, top, ledger.Outcome{Topup: top.ID, Status: "failed", Code: ledger.PauseSpendCap, Message: "the charge with its tax would pass the spend cap"})
 	case !errors.As(err, &se):
 		return errors.Join(err, g.later(ctx, top))
 	case errors.Is(err, stripeutil.ErrInvalid), errors.Is(err, stripeutil.ErrNotFound):
@@ -205,8 +261,11 @@ func (g *gateway) invoiceInDoubt(ctx context.Context, top ledger.Topup, p stripe
 	case !found || in.Status == "draft" && top.InvoiceStep == ledger.InvoiceComplete:
 	case in.Status != "draft" && top.InvoiceStep < ledger.InvoiceFinalized:
 		step = ledger.InvoiceFinalized
-	case in.Status == "draft" && in.Total == p.Amount:
-		step = ledger.InvoiceComplete
+	case in.Status == "draft" && in.Subtotal == p.Amount && top.InvoiceStep == ledger.InvoiceDrafted:
+		if err := g.completeInvoice(ctx, &top, p); err != nil {
+			return g.invoiceRefused(ctx, top, p, err)
+		}
+		return g.ledger.LookAgain(ctx, top, 0)
 	case in.Status == "draft" && top.InvoiceStep == 0:
 		step = ledger.InvoiceDrafted
 	}
@@ -307,7 +366,11 @@ func (g *gateway) settleInvoice(ctx context.Context, top ledger.Topup, in stripe
 	crash("topup.settling")
 	settled, err := g.server.SettleInvoice(ctx, top, in)
 	crash("topup.settled")
-	if err == nil && !settled && top.Status != "pending" { // the customer may take days
+	switch {
+	case err != nil || settled:
+	case top.InvoiceStep == ledger.InvoiceSent:
+		return g.ledger.LookAgain(ctx, top, time.Hour)
+	case top.Status != "pending": // the customer may take days
 		return g.ledger.LookAgain(ctx, top, 10*time.Minute)
 	}
 	if err != nil || !settled {

@@ -290,18 +290,25 @@ func TestInvoiceRuleWaits(t *testing.T) {
 // writeOff is somebody giving an invoice up.
 func (w *world) writeOff(invoice string) {
 	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), "POST", w.o.stripeURL+"/v1/invoices/"+invoice+"/mark_uncollectible", nil)
+	w.atStripe("/v1/invoices/"+invoice+"/mark_uncollectible", "")
+}
+
+// atStripe is somebody else with a key of the account.
+func (w *world) atStripe(path, form string) {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), "POST", w.o.stripeURL+path, strings.NewReader(form))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+w.sim.SecretKey())
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	resp, err := client.Do(req)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		w.t.Fatalf("writing %s off: %d", invoice, resp.StatusCode)
+		w.t.Fatalf("POST %s %s: %d", path, form, resp.StatusCode)
 	}
 }
 
@@ -370,7 +377,7 @@ func TestInvoiceUnderLoad(t *testing.T) {
 // Killed at any step, the service comes back to one payment in full, one grant, and the balance restored.
 func TestKilledAroundInvoice(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"topup.leased", "topup.fixed", "invoice.drafted", "invoice.complete", "mirror.planned", "mirror.called", "invoice.emptied",
+	for _, point := range []string{"topup.leased", "topup.fixed", "invoice.drafted", "invoice.complete", "invoice.taxed", "mirror.planned", "mirror.called", "invoice.emptied",
 		"invoice.finalized", "invoice.noted", "topup.called", "topup.settling", "topup.settled",
 		"topup.called, declined", "invoice.closed, declined", "topup.settling, declined", "topup.settled, declined"} {
 		t.Run(point, func(t *testing.T) {
@@ -389,7 +396,12 @@ func TestKilledAroundInvoice(t *testing.T) {
 			<-first.done
 			doomed := w.spawn(point)
 			w.base = doomed.base
-			go w.quietly("POST", "/v1/topups", `{"customer":"acme","amount":"20","mode":"invoice","idempotency_key":"one"}`)
+			terms := ""
+			if point == "invoice.taxed" {
+				w.atStripe("/v1/customers/"+stripeID, "address[country]=DE")
+				terms, charged = `"invoice":{"automatic_tax":true},`, []int64{2380}
+			}
+			go w.quietly("POST", "/v1/topups", `{"customer":"acme","amount":"20","mode":"invoice",`+terms+`"idempotency_key":"one"}`)
 			doomed.killed(t)
 			w.base = w.spawn("").base
 			w.within(60*time.Second, "the top-up has ended", func() bool {
