@@ -1,7 +1,9 @@
 package main
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"lockstep/stripeutil/stripesim"
 )
@@ -212,6 +214,11 @@ func TestInvoiceSentByRule(t *testing.T) {
 	}
 	w.spend("acme", "1")
 	w.inStep("acme")
+	before := len(w.sim.Requests())
+	w.advance(40 * 24 * time.Hour)
+	w.eventually("it is looked at when it is long due", func() bool {
+		return slices.ContainsFunc(w.sim.Requests()[before:], func(r stripesim.Request) bool { return r.Path == "/v1/invoices/"+top.str("stripe.invoice") })
+	})
 	w.did(w.sim.Operator().PayInvoice(top.str("stripe.invoice"), true))
 	w.left("acme", "23")
 	w.quietEvents()
