@@ -16,8 +16,8 @@ const customDecline = "pm_card_stripesim_"
 // testCard is how a payment method made from a test token behaves.
 type testCard struct {
 	brand, last4 string
-	bank         bool   // us_bank_account instead of card
-	decline      string // decline code of each charge; "" pays
+	bank         string // the type of a bank debit, such as sepa_debit; "" is a card
+	decline      string // decline code of each charge, of a bank debit its failure code; "" pays
 	refused      bool   // declined at attach already
 	auth         bool   // the customer must authenticate each payment
 	authOnSetup  bool   // the customer must authenticate unless the method was set up before
@@ -25,9 +25,52 @@ type testCard struct {
 	hangs        bool   // a bank debit that stays processing until told otherwise
 }
 
-// testCards are Stripe's test tokens, with Stripe's behaviour. The three bank
-// tokens pay (or fail) after processingTime, the third only when
-// Operator.FinishProcessing says so.
+// bankDebits are the methods that debit a bank account, by the names that their
+// tokens have, and the currencies that they pay in.
+var bankDebits = map[string]struct {
+	kind       string
+	currencies []string
+}{
+	"usBankAccount": {"us_bank_account", []string{"usd"}},
+	"sepaDebit":     {"sepa_debit", []string{"eur"}},
+	"acssDebit":     {"acss_debit", []string{"cad", "usd"}},
+	"auBecsDebit":   {"au_becs_debit", []string{"aud"}},
+	"bacsDebit":     {"bacs_debit", []string{"gbp"}},
+}
+
+// debitCurrencies are the currencies that a type of method pays in; nil is any.
+func debitCurrencies(kind string) []string {
+	for _, d := range bankDebits {
+		if d.kind == kind {
+			return d.currencies
+		}
+	}
+	return nil
+}
+
+// bankFor finds how a bank account of a token such as pm_sepaDebit_success
+// behaves: every debit is processing; success pays after processingTime,
+// processing only when Operator.FinishProcessing says so, and any other word is
+// the code with which the bank sends the debit back, such as
+// pm_usBankAccount_accountClosed.
+func bankFor(token string) (testCard, bool) {
+	name, outcome, ok := strings.Cut(strings.TrimPrefix(token, "pm_"), "_")
+	debit, known := bankDebits[name]
+	if !ok || !known || outcome == "" {
+		return testCard{}, false
+	}
+	spec := testCard{last4: "6789", bank: debit.kind}
+	switch outcome {
+	case "success":
+	case "processing":
+		spec.last4, spec.hangs = "0004", true
+	default:
+		spec.last4, spec.decline = "2222", snake(outcome)
+	}
+	return spec, true
+}
+
+// testCards are Stripe's test tokens, with Stripe's behaviour.
 var testCards = map[string]testCard{
 	"pm_card_visa":                                 {brand: "visa", last4: "4242"},
 	"pm_card_visa_debit":                           {brand: "visa", last4: "5556"},
@@ -52,15 +95,15 @@ var testCards = map[string]testCard{
 	"pm_card_visa_chargeDeclinedProcessingError":   {brand: "visa", last4: "0119", decline: "processing_error", refused: true},
 	"pm_card_chargeDeclinedFraudulent":             {brand: "visa", last4: "0019", decline: "fraudulent", refused: true},
 	"pm_card_visa_chargeDeclinedFraudulent":        {brand: "visa", last4: "0019", decline: "fraudulent", refused: true},
-	"pm_usBankAccount_success":                     {last4: "6789", bank: true},
-	"pm_usBankAccount_insufficientFunds":           {last4: "2222", bank: true, decline: "insufficient_funds"},
-	"pm_usBankAccount_processing":                  {last4: "0004", bank: true, hangs: true},
 }
 
 // cardFor finds how a token behaves.
 func cardFor(token string) (testCard, bool) {
 	if card, ok := testCards[token]; ok {
 		return card, true
+	}
+	if bank, ok := bankFor(token); ok {
+		return bank, true
 	}
 	code, ok := strings.CutPrefix(token, customDecline)
 	if !ok || code == "" {
@@ -106,6 +149,27 @@ func declined(decline string) *apiError {
 	}
 	e.Type = cardError
 	return e
+}
+
+// sentBack is the failure of a bank debit, days after it was accepted: the code
+// is the bank's reason, and there is no decline code.
+func sentBack(code string) *apiError {
+	if code == "" {
+		code = "generic_could_not_process"
+	}
+	e := refuse(402, code, "", "%s", bankMessages[code])
+	if e.Message == "" {
+		e.Message = "The payment failed."
+	}
+	e.Type = cardError
+	return e
+}
+
+var bankMessages = map[string]string{
+	"account_closed":       "The customer's bank account has been closed.",
+	"debit_not_authorized": "The customer has notified their bank that this payment was unauthorized.",
+	"insufficient_funds":   "The customer's account has insufficient funds to cover this payment.",
+	"no_account":           "The bank account could not be located.",
 }
 
 func authenticationRequired() *apiError {

@@ -65,10 +65,9 @@ type outcome struct {
 func (c *call) newCharge(pi *paymentIntent, pm *paymentMethod, status string) *charge {
 	prefix := "ch_3"
 	details := map[string]any{"type": pm.Type}
-	if b := pm.USBankAccount; b != nil {
+	if b := pm.bank(); b != nil {
 		prefix = "py_3" // as Stripe names payments that are not cards
-		details["us_bank_account"] = map[string]any{"account_holder_type": b.AccountHolderType, "account_type": b.AccountType,
-			"bank_name": b.BankName, "fingerprint": b.Fingerprint, "last4": b.Last4, "routing_number": b.RoutingNumber}
+		details[pm.Type] = b
 	} else {
 		k := pm.Card
 		details["card"] = map[string]any{"amount_authorized": pi.Amount, "brand": k.Brand, "country": k.Country, "exp_month": k.ExpMonth,

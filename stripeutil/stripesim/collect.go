@@ -79,7 +79,7 @@ func (c *call) finalize(in *invoice) *apiError {
 	in.EndingBalance = &ending
 	if in.AmountDue > 0 {
 		pi := c.newPaymentIntent(paymentIntent{Amount: in.AmountDue, Currency: in.Currency, Customer: opt(cus.ID), Invoice: opt(in.ID),
-			Description: "Payment for Invoice", PaymentMethodTypes: []string{"card", "us_bank_account"}})
+			Description: "Payment for Invoice", PaymentMethodTypes: in.methodTypes()})
 		in.PaymentIntent = opt(pi.ID)
 	}
 	c.emit("invoice.finalized", in, nil)
@@ -94,6 +94,34 @@ func (c *call) finalize(in *invoice) *apiError {
 func (c *call) finalizationFailed(in *invoice, err *apiError) *apiError {
 	c.emit("invoice.finalization_failed", in, nil)
 	return err
+}
+
+// methodTypes are the types of method that may pay an invoice: those of its
+// payment settings, else those that the dashboard has on.
+func (in *invoice) methodTypes() []string {
+	switch types := in.PaymentSettings["payment_method_types"].(type) {
+	case []string:
+		if len(types) > 0 {
+			return types
+		}
+	case []any: // read back from the state file
+		var out []string
+		for _, t := range types {
+			if s, ok := t.(string); ok {
+				out = append(out, s)
+			}
+		}
+		if len(out) > 0 {
+			return out
+		}
+	}
+	types := []string{"card"}
+	for _, kind := range []string{"us_bank_account", "sepa_debit", "acss_debit", "au_becs_debit", "bacs_debit"} {
+		if slices.Contains(debitCurrencies(kind), in.Currency) {
+			types = append(types, kind)
+		}
+	}
+	return types
 }
 
 // paid ends an invoice. It proves nothing about money: see AmountPaid.
@@ -164,6 +192,9 @@ func (c *call) collect(in *invoice, methodID string) *apiError {
 	pi := c.state.PaymentIntents.get(string(in.PaymentIntent))
 	if pi.Status == "processing" {
 		return badRequest("", "", "This invoice is being paid: its PaymentIntent is processing.")
+	}
+	if !slices.Contains(pi.PaymentMethodTypes, pm.Type) {
+		return incompatible(pi, pm)
 	}
 	in.Attempted = true
 	in.AttemptCount++

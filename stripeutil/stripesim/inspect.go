@@ -140,7 +140,7 @@ func (s *Sim) PaymentMethods(customer string) []PaymentMethod {
 			if r.Card != nil {
 				v.Brand, v.Last4 = r.Card.Brand, r.Card.Last4
 			} else {
-				v.Last4 = r.USBankAccount.Last4
+				v.Last4, _ = toMap(r.bank())["last4"].(string)
 			}
 			return v
 		})

@@ -196,6 +196,9 @@ func createPaymentIntent(c *call) (any, *apiError) {
 	if err := chargeable(pi.Amount, pi.Currency); err != nil {
 		return nil, err
 	}
+	if err := payableIn(pi.PaymentMethodTypes, pi.Currency); err != nil {
+		return nil, err
+	}
 	if _, err := c.customerIn(customerID); err != nil {
 		return nil, err
 	}
@@ -248,7 +251,22 @@ func confirmable(pi *paymentIntent, pm *paymentMethod, k confirmation) *apiError
 	case !k.offSession && k.returnURL == "" && pi.AutomaticPaymentMethods.redirects():
 		return errNeedsReturnURL("PaymentIntent")
 	case len(pi.PaymentMethodTypes) > 0 && !slices.Contains(pi.PaymentMethodTypes, pm.Type):
-		return badRequest("payment_intent_incompatible_payment_method", "payment_method", "The PaymentMethod provided (%s) is not allowed for this PaymentIntent. Please attach a PaymentMethod of one of the following types: %s.", pm.Type, strings.Join(pi.PaymentMethodTypes, ", "))
+		return incompatible(pi, pm)
+	}
+	return nil
+}
+
+// incompatible refuses a method of a type that the payment does not allow.
+func incompatible(pi *paymentIntent, pm *paymentMethod) *apiError {
+	return badRequest("payment_intent_incompatible_payment_method", "payment_method", "The PaymentMethod provided (%s) is not allowed for this PaymentIntent. Please attach a PaymentMethod of one of the following types: %s.", pm.Type, strings.Join(pi.PaymentMethodTypes, ", "))
+}
+
+// payableIn refuses a type of method that does not pay in a currency.
+func payableIn(types []string, currency string) *apiError {
+	for _, kind := range types {
+		if in := debitCurrencies(kind); in != nil && !slices.Contains(in, currency) {
+			return badRequest("", "payment_method_types", "The currency provided (%s) is invalid for one or more of the payment method types: %s supports %s.", currency, kind, strings.Join(in, ", "))
+		}
 	}
 	return nil
 }

@@ -174,6 +174,41 @@ func TestAuthenticationOnSession(t *testing.T) {
 	}
 }
 
+// Each kind of bank debit is charged off-session by its own type alone, in its own currencies, and its failure has the
+// bank's reason as its code.
+func TestBankDebits(t *testing.T) {
+	t.Parallel()
+	for token, c := range map[string]struct{ kind, currency, code string }{
+		"pm_usBankAccount_accountClosed":      {"us_bank_account", "usd", "account_closed"},
+		"pm_sepaDebit_debitNotAuthorized":     {"sepa_debit", "eur", "debit_not_authorized"},
+		"pm_acssDebit_insufficientFunds":      {"acss_debit", "cad", "insufficient_funds"},
+		"pm_auBecsDebit_noAccount":            {"au_becs_debit", "aud", "no_account"},
+		"pm_bacsDebit_genericCouldNotProcess": {"bacs_debit", "gbp", "generic_could_not_process"},
+	} {
+		t.Run(token, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			cus, pm := w.withCard(token)
+			form := "amount=2000&currency=" + c.currency + "&customer=" + cus + "&payment_method=" + pm + "&off_session=true&confirm=true"
+			w.refused(w.post("/v1/payment_intents", form+"&payment_method_types[]=card"), 400, "payment_intent_incompatible_payment_method", "payment_method")
+			w.refused(w.post("/v1/payment_intents", strings.Replace(form, c.currency, "jpy", 1)+"&payment_method_types[]="+c.kind), 400, "", "payment_method_types")
+			r := w.must(w.post("/v1/payment_intents", form+"&payment_method_types[]="+c.kind))
+			if r.str("status") != "processing" || w.must(w.get("/v1/charges/"+r.str("latest_charge"), "")).str("payment_method_details", c.kind, "last4") != "2222" {
+				t.Errorf("%s", r.body)
+			}
+			if m := w.must(w.get("/v1/payment_methods/"+pm, "")); m.str("type") != c.kind || m.str(c.kind, "last4") != "2222" {
+				t.Errorf("%s", m.body)
+			}
+			w.Advance(time.Hour)
+			r = w.must(w.get("/v1/payment_intents/"+r.str("id"), ""))
+			if r.str("status") != "requires_payment_method" || r.str("last_payment_error", "code") != c.code || r.str("last_payment_error", "decline_code") != "" ||
+				w.Charges(cus)[0].FailureCode != c.code {
+				t.Errorf("%s", r.body)
+			}
+		})
+	}
+}
+
 // A bank debit takes its time, and may fail at the end of it.
 func TestProcessing(t *testing.T) {
 	t.Parallel()

@@ -141,7 +141,9 @@ func (c *call) newInvoice(cus *customer, in invoice) *invoice {
 	in.Issuer = map[string]any{"type": "self"}
 	in.Lines = linePage{Data: []line{}, Object: "list", URL: "/v1/invoices/" + in.ID + "/lines"}
 	in.Metadata = cloneMetadata(in.Metadata)
-	in.PaymentSettings = map[string]any{"default_mandate": nil, "payment_method_options": nil, "payment_method_types": nil}
+	if in.PaymentSettings == nil {
+		in.PaymentSettings = map[string]any{"default_mandate": nil, "payment_method_options": nil, "payment_method_types": nil}
+	}
 	in.StartingBalance = cus.Balance
 	if in.AutoAdvance {
 		in.NextPaymentAttempt = optInt(now + 3600)
@@ -177,7 +179,12 @@ func (c *call) fillInvoice(in *invoice) {
 	if tax := c.hash("automatic_tax"); tax != nil {
 		in.AutomaticTax = map[string]any{"enabled": tax.boolean("enabled"), "liability": nil, "status": nil}
 	}
-	c.ignore("payment_settings", "custom_fields", "rendering", "statement_descriptor")
+	if h := c.hash("payment_settings"); h != nil {
+		types := h.list("payment_method_types")
+		h.ignore("payment_method_options", "default_mandate")
+		in.PaymentSettings = map[string]any{"default_mandate": nil, "payment_method_options": nil, "payment_method_types": types}
+	}
+	c.ignore("custom_fields", "rendering", "statement_descriptor")
 }
 
 func createInvoice(c *call) (any, *apiError) {

@@ -193,6 +193,21 @@ func TestInvoicePaidOutOfBand(t *testing.T) {
 	}
 }
 
+// An invoice takes the types of method that its settings name, and no other.
+func TestInvoiceMethodTypes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cus, pm := w.withCard("pm_card_visa")
+	bank := w.attach(cus, "pm_usBankAccount_success")
+	in := w.must(w.post("/v1/invoices", "customer="+cus+"&currency=usd&auto_advance=false&payment_settings[payment_method_types][]=us_bank_account")).str("id")
+	w.must(w.post("/v1/invoiceitems", "customer="+cus+"&invoice="+in+"&amount=2000&currency=usd"))
+	w.refused(w.post("/v1/invoices/"+in+"/pay", "payment_method="+pm), 400, "payment_intent_incompatible_payment_method", "payment_method")
+	r := w.must(w.post("/v1/invoices/"+in+"/pay", "off_session=true&payment_method="+bank))
+	if pi := w.must(w.get("/v1/payment_intents/"+r.str("payment_intent"), "")); r.str("status") != "open" || pi.str("status") != "processing" {
+		t.Errorf("%s, %s", r.body, pi.body)
+	}
+}
+
 // A debit that is processing leaves the invoice open until the bank has spoken.
 func TestInvoiceProcessing(t *testing.T) {
 	t.Parallel()

@@ -25,6 +25,10 @@ type paymentMethod struct {
 	Metadata       map[string]string `json:"metadata"`
 	Type           string            `json:"type"`
 	USBankAccount  *bankAccount      `json:"us_bank_account,omitempty"`
+	SEPADebit      *bankDebit        `json:"sepa_debit,omitempty"`
+	ACSSDebit      *bankDebit        `json:"acss_debit,omitempty"`
+	BECSDebit      *bankDebit        `json:"au_becs_debit,omitempty"`
+	BACSDebit      *bankDebit        `json:"bacs_debit,omitempty"`
 }
 
 type billingDetails struct {
@@ -49,24 +53,13 @@ type card struct {
 	Wallet            any            `json:"wallet"`
 }
 
-type bankAccount struct {
-	AccountHolderType string `json:"account_holder_type"`
-	AccountType       string `json:"account_type"`
-	BankName          string `json:"bank_name"`
-	Fingerprint       string `json:"fingerprint"`
-	Last4             string `json:"last4"`
-	RoutingNumber     string `json:"routing_number"`
-}
-
 // newMethod makes an unattached payment method from a test token.
 func (c *call) newMethod(token string, spec testCard) *paymentMethod {
 	pm := &paymentMethod{ID: newID("pm_1", 23), Object: "payment_method", Created: c.unix(), Livemode: c.livemode,
 		Metadata: map[string]string{}, Type: "card",
 		BillingDetails: billingDetails{Address: map[string]any{"city": nil, "country": nil, "line1": nil, "line2": nil, "postal_code": nil, "state": nil}}}
-	if spec.bank {
-		pm.Type = "us_bank_account"
-		pm.USBankAccount = &bankAccount{AccountHolderType: "individual", AccountType: "checking", BankName: "STRIPE TEST BANK",
-			Fingerprint: newID("", 16), Last4: spec.last4, RoutingNumber: "110000000"}
+	if spec.bank != "" {
+		pm.fillBank(spec)
 	} else {
 		expiry := c.now().Add(365 * 24 * time.Hour)
 		funding := "credit"
@@ -128,11 +121,13 @@ func (c *call) attachTo(cus *customer, pm *paymentMethod) {
 }
 
 func createMethod(c *call) (any, *apiError) {
-	kind := c.enum("type", "card", "us_bank_account")
+	kind := c.enum("type", "card", "us_bank_account", "sepa_debit", "acss_debit", "au_becs_debit", "bacs_debit")
 	metadata := c.metadata(nil)
 	token := "pm_card_visa"
-	if kind == "us_bank_account" {
-		token = "pm_usBankAccount_success"
+	for name, d := range bankDebits {
+		if d.kind == kind {
+			token = "pm_" + name + "_success"
+		}
 	}
 	if h := c.hash("card"); h != nil {
 		if t := h.str("token"); t != "" {
@@ -147,7 +142,7 @@ func createMethod(c *call) (any, *apiError) {
 	}
 	var details billingDetails
 	c.fillBilling(&details)
-	c.ignore("us_bank_account")
+	c.ignore("us_bank_account", "sepa_debit", "acss_debit", "au_becs_debit", "bacs_debit")
 	if kind == "" {
 		c.fail(missing("type"))
 	}

@@ -18,7 +18,7 @@ func (c *call) attempt(pi *paymentIntent, pm *paymentMethod, k confirmation, aut
 		pi.Status, pi.NextAction = "requires_action", useSDK()
 		c.emit("payment_intent.requires_action", pi, nil)
 		return nil
-	case spec.bank:
+	case spec.bank != "":
 		pi.Status = "processing"
 		ch := c.newCharge(pi, pm, "pending")
 		c.emit("payment_intent.processing", pi, nil)
@@ -91,12 +91,7 @@ func (c *call) finishProcessing(pi *paymentIntent, succeed bool) {
 		c.paymentSucceeded(pi, pm, ch)
 		return
 	}
-	spec := c.behaviour(pm)
-	if spec.decline == "" {
-		spec.decline = "generic_decline"
-	}
-	e := declined(spec.decline)
-	e.Code, e.DeclineCode, e.Message = "payment_intent_payment_attempt_failed", "", "The payment failed."
+	e := sentBack(c.behaviour(pm).decline)
 	ch.Status = "failed"
 	c.refuseCharge(ch, e)
 	c.emit("charge.failed", ch, nil)
