@@ -87,7 +87,7 @@ func OutcomeOfInvoice(top *ledger.Topup, in stripeutil.Invoice) (o ledger.Outcom
 			o.Code = "invoice_voided"
 		}
 		if top.FailureCode != nil { // closed for a decline that is written down
-			o.Code, o.DeclineCode, o.Message = *top.FailureCode, deref(top.DeclineCode), deref(top.FailureMessage)
+			o.Code, o.DeclineCode, o.Message, o.Soft = *top.FailureCode, deref(top.DeclineCode), deref(top.FailureMessage), top.FailureSoft
 		}
 		if top.Cancel {
 			o = ledger.Outcome{Topup: top.ID, Status: "canceled", PaymentIntent: in.PaymentIntent}

@@ -127,8 +127,9 @@ func (l *Ledger) InvoiceStep(ctx context.Context, top *Topup, step int16, invoic
 // was closed first would not know.
 func (l *Ledger) NoteFailure(ctx context.Context, o Outcome) error {
 	bucket, _ := bucketOfID("top_", o.Topup)
-	_, err := l.db.ExecContext(ctx, `update topups set failure_code = nullif($3, ''), decline_code = nullif($4, ''), failure_message = nullif($5, '')
-		where bucket = $1 and id = $2 and status in ('pending', 'processing', 'action_required')`, bucket, o.Topup, o.Code, o.DeclineCode, o.Message)
+	_, err := l.db.ExecContext(ctx, `update topups set failure_code = nullif($3, ''), decline_code = nullif($4, ''), failure_message = nullif($5, ''),
+			failure_soft = $6
+		where bucket = $1 and id = $2 and status in ('pending', 'processing', 'action_required')`, bucket, o.Topup, o.Code, o.DeclineCode, o.Message, o.Soft)
 	return err
 }
 

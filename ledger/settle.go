@@ -54,7 +54,7 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 	}
 	next := nextStatus(*top, o.Status)
 	if next == top.Status && (next != "action_required" || top.Cancel) {
-		look := processingLook
+		look := processingLook << min(top.Tries, 6)
 		if next == "action_required" { // what is heard late neither pauses the rule again nor keeps the cancel waiting
 			look = time.Second
 		}
@@ -92,8 +92,9 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 	return t.rearm(w)
 }
 
-// processingLook is how long Stripe's word is waited for before the payment is looked at again. Webhooks
-// are quicker; this is for those that never come, and rare enough for Stripe's allowance of reads.
+// processingLook is how long Stripe's word is waited for before the payment is looked at again, twice as long after each
+// look, up to half a day: a bank may take a fortnight. Webhooks are quicker; this is for those that never come, and rare
+// enough for Stripe's allowance of reads.
 const processingLook = 10 * time.Minute
 
 // nextStatus is what becomes of a top-up when Stripe says status of its payment, in whatever order that

@@ -25,6 +25,7 @@ type Topup struct {
 	FailureCode    *string    `db:"failure_code"`
 	DeclineCode    *string    `db:"decline_code"`
 	FailureMessage *string    `db:"failure_message"`
+	FailureSoft    bool       `db:"failure_soft"` // of one that is written down before its invoice is closed
 	GrantID        string     `db:"grant_id"`
 	ExpiresInDays  *int32     `db:"expires_in_days"`
 	CapUsed        *int64     `db:"cap_used"`
@@ -47,7 +48,7 @@ type Topup struct {
 const topupColumns = `t.bucket, t.id, t.wallet_id, t.customer_id, t.trigger, t.mode, t.status, t.amount, t.charge, t.currency, t.attempt,
 	t.payment_method, t.params, t.called_at, t.payment_intent, t.failure_code, t.decline_code, t.failure_message, t.grant_id,
 	t.expires_in_days, t.cap_used, t.cap_amount, t.cancel, t.tries, t.created_at, coalesce(c.stripe_customer, '') as stripe_customer, w.scale,
-	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step, t.tax, t.automatic_tax, t.days_until_due`
+	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step, t.tax, t.automatic_tax, t.days_until_due, t.failure_soft`
 
 const topupsFrom = ` from topups t join customers c on c.bucket = t.bucket and c.id = t.customer_id
 	join wallets w on w.bucket = t.bucket and w.id = t.wallet_id `

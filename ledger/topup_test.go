@@ -391,3 +391,32 @@ func TestLateWordBesideACancel(t *testing.T) {
 		t.Errorf("after the cancel: %v", tops)
 	}
 }
+
+// A payment that a bank works on for a fortnight is looked at now and then, and less often as time goes by.
+func TestProcessingIsLookedAtRarely(t *testing.T) {
+	t.Parallel()
+	clock := newStepClock()
+	l := ledgertest.New(t, ledger.Options{Now: clock.now})
+	_, id := topped(t, l)
+	if _, leased, err := l.LeaseTopup(ctx, id); err != nil || !leased {
+		t.Fatalf("%t, %v", leased, err)
+	}
+	settle(t, l, ledger.Outcome{Topup: id, Status: "processing", PaymentIntent: "pi_slow"})
+	looks, last := 0, time.Duration(0)
+	for at := time.Duration(0); at < 14*24*time.Hour; at += 5 * time.Minute {
+		clock.step(5 * time.Minute)
+		if _, leased, err := l.LeaseTopup(ctx, ""); err != nil {
+			t.Fatal(err)
+		} else if leased {
+			looks, last = looks+1, at
+			settle(t, l, ledger.Outcome{Topup: id, Status: "processing", PaymentIntent: "pi_slow"})
+		}
+	}
+	if looks < 20 || looks > 45 || last < 13*24*time.Hour {
+		t.Errorf("%d looks, the last after %v", looks, last)
+	}
+	settle(t, l, ledger.Outcome{Topup: id, Status: "succeeded", PaymentIntent: "pi_slow", Received: 2000})
+	if got := available(t, l, "acme"); got != "20" {
+		t.Errorf("%s available", got)
+	}
+}

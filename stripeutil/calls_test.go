@@ -34,6 +34,16 @@ func TestWrites(t *testing.T) {
 		path   string
 		params map[string]string
 	}{
+		"bank debit": {func(c *Client) error {
+			p := chargeParams
+			p.MethodType = "sepa_debit"
+			_, err := c.ChargeSavedMethod(ctx, p)
+			return err
+		}, "/v1/payment_intents", map[string]string{
+			"customer": "cus_1", "payment_method": "pm_1", "payment_method_types[0]": "sepa_debit", "amount": "500",
+			"currency": "usd", "description": "Top-up & more", "off_session": "true", "confirm": "true",
+			"metadata[topup]": "t1", "metadata[attempt]": "1", "metadata[wallet]": "w", "metadata[zone]": "z", "metadata[app]": "a",
+		}},
 		"charge": {charge, "/v1/payment_intents", map[string]string{
 			"customer": "cus_1", "payment_method": "pm_1", "payment_method_types[0]": "card", "amount": "500",
 			"currency": "usd", "description": "Top-up & more", "off_session": "true", "confirm": "true",
@@ -229,13 +239,16 @@ func TestHardDecline(t *testing.T) {
 		{Code: "card_declined", DeclineCode: "stolen_card"}, {Code: "expired_card", DeclineCode: "expired_card"},
 		{Code: "incorrect_cvc"}, {Code: "authentication_required"}, {Code: "card_declined", DeclineCode: "fraudulent"},
 		{Code: "card_declined", DeclineCode: "generic_decline", AdviceCode: "do_not_try_again"},
+		{Code: "account_closed"}, {Code: "debit_not_authorized"}, {Code: "no_account"}, {Code: "bank_account_restricted"},
+		{Code: "payment_method_provider_decline", DeclineCode: "debit_not_authorized"},
 	} {
 		if !HardDecline(f) {
 			t.Errorf("%+v is not hard", f)
 		}
 	}
 	for _, f := range []Failure{
-		{}, {Code: "card_declined", DeclineCode: "insufficient_funds"}, {Code: "processing_error"},
+		{}, {Code: "insufficient_funds"}, {Code: "refer_to_customer"}, {Code: "generic_could_not_process"},
+		{Code: "card_declined", DeclineCode: "insufficient_funds"}, {Code: "processing_error"},
 		{Code: "card_declined", DeclineCode: "do_not_honor", AdviceCode: "try_again_later"},
 	} {
 		if HardDecline(f) {

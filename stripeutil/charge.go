@@ -38,19 +38,21 @@ type Failure struct {
 	AdviceCode string
 }
 
-// ChargeParams are the parameters of ChargeSavedCard. Resent with the same key they must be the same.
+// ChargeParams are the parameters of ChargeSavedMethod. Resent with the same key they must be the same.
 type ChargeParams struct {
 	Customer, PaymentMethod string
-	Amount                  int64 // minor units, positive
+	MethodType              string // Stripe's word, such as us_bank_account; "" is card
+	Amount                  int64  // minor units, positive
 	Currency, Description   string
 	Metadata                map[string]string
 	IdempotencyKey          string
 }
 
-// ChargeSavedCard charges a card the customer saved, without the customer present. The payment comes back succeeded
-// or processing; a refusal by the bank, a demand for authentication included, is ErrDeclined with the Failure and the
-// PaymentIntent, and is final for this key.
-func (c *Client) ChargeSavedCard(ctx context.Context, p ChargeParams) (PaymentIntent, error) {
+// ChargeSavedMethod charges a card or a bank account that the customer saved, without the customer present. The payment
+// of a card comes back succeeded; that of a bank account is processing for days, and only then succeeds or fails. A
+// refusal by the bank, a demand for authentication included, is ErrDeclined with the Failure and the PaymentIntent, and
+// is final for this key.
+func (c *Client) ChargeSavedMethod(ctx context.Context, p ChargeParams) (PaymentIntent, error) {
 	if err := checkID("customer", p.Customer); err != nil {
 		return PaymentIntent{}, err
 	}
@@ -65,7 +67,7 @@ func (c *Client) ChargeSavedCard(ctx context.Context, p ChargeParams) (PaymentIn
 		PaymentMethod: &p.PaymentMethod,
 		// Without it Stripe allows every method the dashboard has on, among them ones that redirect, and then
 		// refuses to confirm without a return_url.
-		PaymentMethodTypes: []*string{stripe.String("card")},
+		PaymentMethodTypes: methodTypes(p.MethodType),
 		Amount:             &p.Amount,
 		Currency:           &p.Currency,
 		Description:        optional(p.Description),
@@ -74,6 +76,15 @@ func (c *Client) ChargeSavedCard(ctx context.Context, p ChargeParams) (PaymentIn
 		Confirm:            stripe.Bool(true),
 	})
 	return read(raw, err, decodePaymentIntent)
+}
+
+// methodTypes is the one type that a payment allows. Parameters that were written down before there was a type were of
+// a card.
+func methodTypes(kind string) []*string {
+	if kind == "" {
+		kind = "card"
+	}
+	return []*string{&kind}
 }
 
 // PaymentIntent reads a payment.
@@ -166,11 +177,14 @@ func decodePaymentIntent(raw json.RawMessage) (PaymentIntent, error) {
 	return pi, nil
 }
 
-// HardDecline reports whether the same card will be refused again whatever the day: only a new card, or the customer
-// in person, helps. Everything else may pass days later.
+// HardDecline reports whether the same card, or bank account, will be refused again whatever the day: only a new one, or
+// the customer in person, helps. Everything else may pass days later.
 //
 // The first nine are those Stripe's own dunning never retries (docs.stripe.com/billing/revenue-recovery/smart-retries);
-// the rest say in docs.stripe.com/declines/codes that the card data or the card itself must change.
+// the next four say in docs.stripe.com/declines/codes that the card data or the card itself must change. The others are
+// of bank debits (docs.stripe.com/error-codes, and the pages of each kind of debit): the account is not there or may not
+// be debited, or its owner has said no, after which the networks forbid another try. A lack of funds, refer_to_customer
+// and a bank's failure to process pass.
 func HardDecline(f Failure) bool {
 	return hardDeclines[f.DeclineCode] || hardDeclines[f.Code] || f.AdviceCode == "do_not_try_again"
 }
@@ -190,4 +204,19 @@ var hardDeclines = map[string]bool{
 	"incorrect_cvc":    true,
 	"fraudulent":       true,
 	"do_not_try_again": true,
+
+	"account_closed":                      true,
+	"account_frozen":                      true,
+	"account_number_invalid":              true,
+	"bank_account_declined":               true,
+	"bank_account_restricted":             true,
+	"bank_account_unusable":               true,
+	"bank_ownership_changed":              true,
+	"billing_invalid_mandate":             true,
+	"debit_not_authorized":                true,
+	"incorrect_account_holder_name":       true,
+	"invalid_account_number":              true,
+	"no_account":                          true,
+	"payment_method_bank_account_blocked": true,
+	"recurring_debit_not_authorized":      true,
 }

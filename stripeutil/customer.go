@@ -3,6 +3,7 @@ package stripeutil
 import (
 	"context"
 	"encoding/json"
+	"strings"
 
 	"github.com/stripe/stripe-go/v76"
 )
@@ -48,6 +49,61 @@ func (c *Client) Customer(ctx context.Context, id string) (Customer, error) {
 	}
 	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/customers/%s", id), nil)
 	return read(raw, err, decodeCustomer)
+}
+
+// Method is a saved payment method: a card, or a bank account that can be debited.
+type Method struct {
+	ID   string // "" is none
+	Type string // Stripe's word: card, us_bank_account, sepa_debit, …
+}
+
+// DefaultMethod reads a customer's default payment method, in one call: the one with no ID where there is none, or the
+// customer was deleted.
+func (c *Client) DefaultMethod(ctx context.Context, customer string) (Method, error) {
+	if err := checkID("customer", customer); err != nil {
+		return Method{}, err
+	}
+	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/customers/%s", customer), &stripe.CustomerParams{
+		Expand: stripe.StringSlice([]string{"invoice_settings.default_payment_method"})})
+	return read(raw, err, func(raw json.RawMessage) (Method, error) {
+		var wire struct {
+			ID              string `json:"id"`
+			DefaultSource   ref    `json:"default_source"`
+			InvoiceSettings struct {
+				DefaultPaymentMethod *struct {
+					ID   string `json:"id"`
+					Type string `json:"type"`
+				} `json:"default_payment_method"`
+			} `json:"invoice_settings"`
+		}
+		if err := decode(raw, "customer", &wire, &wire.ID); err != nil {
+			return Method{}, err
+		}
+		if pm := wire.InvoiceSettings.DefaultPaymentMethod; pm != nil {
+			return Method{ID: pm.ID, Type: pm.Type}, nil
+		}
+		return Method{ID: string(wire.DefaultSource), Type: "card"}, nil
+	})
+}
+
+// PaymentMethod reads a saved payment method. One of the older kinds, which are not payment methods to Stripe, is taken
+// for the card that it is.
+func (c *Client) PaymentMethod(ctx context.Context, id string) (Method, error) {
+	if err := checkID("payment method", id); err != nil {
+		return Method{}, err
+	}
+	if !strings.HasPrefix(id, "pm_") {
+		return Method{ID: id, Type: "card"}, nil
+	}
+	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/payment_methods/%s", id), nil)
+	return read(raw, err, func(raw json.RawMessage) (Method, error) {
+		var wire struct {
+			ID   string `json:"id"`
+			Type string `json:"type"`
+		}
+		err := decode(raw, "payment method", &wire, &wire.ID)
+		return Method{ID: id, Type: wire.Type}, err
+	})
 }
 
 // SetDefaultPaymentMethod makes pm, which must be attached to the customer, the one that charges and invoices use.

@@ -98,7 +98,7 @@ func TestRefusedBeforeSending(t *testing.T) {
 	with := func(change func(*ChargeParams)) error {
 		p := chargeParams
 		change(&p)
-		_, err := c.ChargeSavedCard(ctx, p)
+		_, err := c.ChargeSavedMethod(ctx, p)
 		return err
 	}
 	drop := func(_ any, err error) error { return err }

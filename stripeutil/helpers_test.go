@@ -100,7 +100,7 @@ var chargeParams = ChargeParams{
 }
 
 func charge(c *Client) error {
-	_, err := c.ChargeSavedCard(context.Background(), chargeParams)
+	_, err := c.ChargeSavedMethod(context.Background(), chargeParams)
 	return err
 }
 

@@ -12,7 +12,8 @@ import (
 // IdempotencyKey, one for each call; resent with the same key they must be the same.
 type InvoiceParams struct {
 	Customer, PaymentMethod string
-	Amount                  int64 // minor units, positive
+	MethodType              string // Stripe's word, such as us_bank_account; "" is card
+	Amount                  int64  // minor units, positive
 	Currency, Description   string
 	Metadata                map[string]string
 	AutomaticTax            bool  // has Stripe put tax on top of Amount
@@ -43,8 +44,8 @@ func (c *Client) DraftInvoice(ctx context.Context, p InvoiceParams) (Invoice, er
 			return Invoice{}, err
 		}
 		in.CollectionMethod = stripe.String("charge_automatically")
-		// A card alone tells at once whether it pays.
-		in.PaymentSettings = &stripe.InvoicePaymentSettingsParams{PaymentMethodTypes: []*string{stripe.String("card")}}
+		// Only by what is charged: on Stripe's page for it, too.
+		in.PaymentSettings = &stripe.InvoicePaymentSettingsParams{PaymentMethodTypes: methodTypes(p.MethodType)}
 	}
 	raw, err := c.post(ctx, "/v1/invoices", p.IdempotencyKey+":draft", in)
 	return read(raw, err, decodeInvoice)
@@ -76,8 +77,9 @@ func (c *Client) FinalizeInvoice(ctx context.Context, invoice string, p InvoiceP
 	return read(raw, err, decodeInvoice)
 }
 
-// PayInvoice charges the saved card for an open invoice, without the customer present. A refusal by the bank, a demand
-// for authentication included, is ErrDeclined; the invoice stays open.
+// PayInvoice charges what the customer saved for an open invoice, without the customer present. A refusal by the bank, a
+// demand for authentication included, is ErrDeclined; the invoice stays open. So it does for the days that a bank account
+// takes, whose payment is processing.
 func (c *Client) PayInvoice(ctx context.Context, invoice string, p InvoiceParams) error {
 	if err := checkID("invoice", invoice); err != nil {
 		return err

@@ -84,7 +84,7 @@ func TestEveryAttemptIsTheSameRequest(t *testing.T) {
 		}
 	})
 	c := clientFor(t, s)
-	pi, err := c.ChargeSavedCard(t.Context(), chargeParams)
+	pi, err := c.ChargeSavedMethod(t.Context(), chargeParams)
 	if err != nil || pi.ID != "pi_1" {
 		t.Fatalf("got %+v, %v", pi, err)
 	}
@@ -238,7 +238,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	start := time.Now()
-	_, err := clientFor(t, s).ChargeSavedCard(ctx, chargeParams)
+	_, err := clientFor(t, s).ChargeSavedMethod(ctx, chargeParams)
 	if !errors.Is(err, ErrRateLimited) || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}

@@ -80,11 +80,11 @@ func isTopup(pi stripeutil.PaymentIntent) bool { return pi.Metadata["topup"] == 
 func TestSimCharge(t *testing.T) {
 	a := newAccount(t)
 	cus := a.customer("pm_card_visa")
-	pi, err := a.ChargeSavedCard(t.Context(), topup(cus, "k"))
+	pi, err := a.ChargeSavedMethod(t.Context(), topup(cus, "k"))
 	if err != nil || pi.Status != "succeeded" || pi.AmountReceived != 2000 || pi.LatestCharge == "" || pi.Customer != cus.ID {
 		t.Fatalf("%+v, %v", pi, err)
 	}
-	again, err := a.ChargeSavedCard(t.Context(), topup(cus, "k"))
+	again, err := a.ChargeSavedMethod(t.Context(), topup(cus, "k"))
 	if err != nil || again.ID != pi.ID || len(a.sim.Charges(cus.ID)) != 1 {
 		t.Errorf("resent: %+v, %v, %d charges", again, err, len(a.sim.Charges(cus.ID)))
 	}
@@ -97,8 +97,37 @@ func TestSimCharge(t *testing.T) {
 	small := topup(cus, "small")
 	small.Amount = stripeutil.MinimumCharge("usd") - 1
 	var e *stripeutil.Error
-	if _, err := a.ChargeSavedCard(t.Context(), small); !errors.As(err, &e) || e.Kind != stripeutil.ErrInvalid || e.Code != "amount_too_small" {
+	if _, err := a.ChargeSavedMethod(t.Context(), small); !errors.As(err, &e) || e.Kind != stripeutil.ErrInvalid || e.Code != "amount_too_small" {
 		t.Errorf("49 cents: %v", err)
+	}
+}
+
+// What is charged is known with its type: a card, a bank account, or nothing.
+func TestSimMethods(t *testing.T) {
+	a := newAccount(t)
+	cus := a.customer("pm_sepaDebit_success")
+	if m, err := a.DefaultMethod(t.Context(), cus.ID); err != nil || m != (stripeutil.Method{ID: cus.DefaultPaymentMethod, Type: "sepa_debit"}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	card, err := a.AttachPaymentMethod(t.Context(), "pm_card_visa", cus.ID, "card")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := a.PaymentMethod(t.Context(), card); err != nil || m != (stripeutil.Method{ID: card, Type: "card"}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if m, err := a.PaymentMethod(t.Context(), "card_old"); err != nil || m != (stripeutil.Method{ID: "card_old", Type: "card"}) {
+		t.Errorf("of an older kind: %+v, %v", m, err)
+	}
+	if _, err := a.PaymentMethod(t.Context(), "pm_nobody"); !errors.Is(err, stripeutil.ErrNotFound) {
+		t.Errorf("nobody's: %v", err)
+	}
+	none, err := a.CreateCustomer(t.Context(), stripeutil.CustomerParams{IdempotencyKey: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := a.DefaultMethod(t.Context(), none.ID); err != nil || m.ID != "" {
+		t.Errorf("none: %+v, %v", m, err)
 	}
 }
 
@@ -106,11 +135,11 @@ func TestSimKeyMismatch(t *testing.T) {
 	a := newAccount(t)
 	a.reusesKeys = true
 	p := topup(a.customer("pm_card_visa"), "k")
-	if _, err := a.ChargeSavedCard(t.Context(), p); err != nil {
+	if _, err := a.ChargeSavedMethod(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	p.Amount++
-	if _, err := a.ChargeSavedCard(t.Context(), p); !errors.Is(err, stripeutil.ErrKeyMismatch) {
+	if _, err := a.ChargeSavedMethod(t.Context(), p); !errors.Is(err, stripeutil.ErrKeyMismatch) {
 		t.Errorf("same key, other amount: %v", err)
 	}
 	if n := len(a.sim.Charges(p.Customer)); n != 1 {
@@ -126,7 +155,7 @@ func TestSimDeclines(t *testing.T) {
 		t.Run(token, func(t *testing.T) {
 			a := newAccount(t)
 			cus := a.customer(token)
-			_, err := a.ChargeSavedCard(t.Context(), topup(cus, "k"))
+			_, err := a.ChargeSavedMethod(t.Context(), topup(cus, "k"))
 			var e *stripeutil.Error
 			if !errors.As(err, &e) || e.Kind != stripeutil.ErrDeclined || e.Failure == nil || e.PaymentIntent == nil {
 				t.Fatalf("got %v", err)
@@ -166,7 +195,7 @@ func TestSimFaults(t *testing.T) {
 			cus := a.customer("pm_card_visa")
 			tc.fault.Method, tc.fault.Path = "POST", "/v1/payment_intents"
 			a.sim.Inject(tc.fault)
-			_, err := a.ChargeSavedCard(t.Context(), topup(cus, "k"))
+			_, err := a.ChargeSavedMethod(t.Context(), topup(cus, "k"))
 			if !errors.Is(err, tc.kind) {
 				t.Errorf("got %v, want %v", err, tc.kind)
 			}
@@ -265,7 +294,7 @@ func TestSimEvents(t *testing.T) {
 	a.sim.AddEndpoint(stripesim.Endpoint{URL: hook.URL, Secrets: []string{"whsec_new"}, EnabledEvents: types})
 
 	cus := a.customer("pm_card_visa")
-	if _, err := a.ChargeSavedCard(t.Context(), topup(cus, "k")); err != nil {
+	if _, err := a.ChargeSavedMethod(t.Context(), topup(cus, "k")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.CreateBalanceTransaction(t.Context(), stripeutil.BalanceTransactionParams{

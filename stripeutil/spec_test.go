@@ -71,9 +71,17 @@ func TestRequestsFitTheSpec(t *testing.T) {
 			Customer: "cus_1", Amount: -5, Currency: "usd", Description: "d", Metadata: meta, IdempotencyKey: "2",
 		})),
 		"BalanceTransactions": c.BalanceTransactions(ctx, "cus_1", func(stripeutil.BalanceTransaction) bool { return false }),
-		"ChargeSavedCard": drop(c.ChargeSavedCard(ctx, stripeutil.ChargeParams{
+		"ChargeSavedMethod": drop(c.ChargeSavedMethod(ctx, stripeutil.ChargeParams{
 			Customer: "cus_1", PaymentMethod: "pm_1", Amount: 500, Currency: "usd", Description: "d", Metadata: meta, IdempotencyKey: "3",
 		})),
+		"ChargeSavedMethod of a bank account": drop(c.ChargeSavedMethod(ctx, stripeutil.ChargeParams{
+			Customer: "cus_1", PaymentMethod: "pm_1", MethodType: "au_becs_debit", Amount: 500, Currency: "aud", IdempotencyKey: "9",
+		})),
+		"DraftInvoice": drop(c.DraftInvoice(ctx, stripeutil.InvoiceParams{
+			Customer: "cus_1", PaymentMethod: "pm_1", MethodType: "sepa_debit", Amount: 500, Currency: "eur", Metadata: meta, IdempotencyKey: "10",
+		})),
+		"PaymentMethod":           drop(c.PaymentMethod(ctx, "pm_1")),
+		"DefaultMethod":           drop(c.DefaultMethod(ctx, "cus_1")),
 		"PaymentIntent":           drop(c.PaymentIntent(ctx, "pi_1")),
 		"CancelPaymentIntent":     drop(c.CancelPaymentIntent(ctx, "pi_1", "4")),
 		"FindPaymentIntent":       find(),

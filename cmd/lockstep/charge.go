@@ -85,7 +85,7 @@ func (g *gateway) runTopup(ctx context.Context, top ledger.Topup) error {
 	if g.ledger.Now().Sub(*top.CalledAt) > resendFor {
 		return g.findPayment(ctx, top)
 	}
-	pi, err := g.stripe.ChargeSavedCard(ctx, *params)
+	pi, err := g.stripe.ChargeSavedMethod(ctx, *params)
 	crash("topup.called")
 	return g.charged(ctx, top, *params, pi, err)
 }
@@ -96,12 +96,13 @@ func (g *gateway) fixCharge(ctx context.Context, top *ledger.Topup) (*stripeutil
 	var written string
 	method := deref(top.PaymentMethod)
 	if top.Params == nil {
-		var err error
-		if method, err = g.cardFor(ctx, top); err != nil || method == "" {
+		m, err := g.methodFor(ctx, top)
+		if err != nil || m.ID == "" {
 			return nil, err
 		}
+		method = m.ID
 		b, err := json.Marshal(stripeutil.ChargeParams{
-			Customer: top.StripeCustomer, PaymentMethod: method, Amount: top.Charge, Currency: top.Currency,
+			Customer: top.StripeCustomer, PaymentMethod: m.ID, MethodType: m.Type, Amount: top.Charge, Currency: top.Currency,
 			Description:    "Credit top-up",
 			Metadata:       map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer},
 			IdempotencyKey: fmt.Sprintf("topup:%s:attempt:%d", top.ID, top.Attempt),
@@ -120,21 +121,24 @@ func (g *gateway) fixCharge(ctx context.Context, top *ledger.Topup) (*stripeutil
 	return &p, json.Unmarshal([]byte(fixed), &p)
 }
 
-// cardFor is what a top-up is charged to: the card that was asked for, else the customer's default now; "" where there
-// is none, or Stripe does not say, and the top-up has been ended or given back.
-func (g *gateway) cardFor(ctx context.Context, top *ledger.Topup) (string, error) {
-	if method := deref(top.PaymentMethod); method != "" {
-		return method, nil
+// methodFor is what a top-up is charged to, a card or a bank account: what was asked for, else the customer's default
+// now; with no ID where there is none, or Stripe does not say, and the top-up has been ended or given back. Its type is
+// part of the call.
+func (g *gateway) methodFor(ctx context.Context, top *ledger.Topup) (m stripeutil.Method, err error) {
+	asked := deref(top.PaymentMethod)
+	if asked != "" {
+		m, err = g.stripe.PaymentMethod(ctx, asked)
+	} else {
+		m, err = g.stripe.DefaultMethod(ctx, top.StripeCustomer)
 	}
-	c, err := g.stripe.Customer(ctx, top.StripeCustomer)
 	if err != nil {
-		return "", g.refusedOrLater(ctx, *top, err, "")
+		return stripeutil.Method{}, g.refusedOrLater(ctx, *top, err, asked)
 	}
-	if c.DefaultPaymentMethod == "" {
-		return "", g.settle(ctx, ledger.Outcome{Topup: top.ID, Status: "failed", Code: ledger.PauseNoPaymentMethod,
+	if m.ID == "" {
+		return m, g.settle(ctx, ledger.Outcome{Topup: top.ID, Status: "failed", Code: ledger.PauseNoPaymentMethod,
 			Message: "the customer has no default payment method in Stripe"})
 	}
-	return c.DefaultPaymentMethod, nil
+	return m, nil
 }
 
 // charged books what came of the call.

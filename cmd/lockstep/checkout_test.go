@@ -288,7 +288,8 @@ func TestCheckoutCanceledTooLate(t *testing.T) {
 func TestCheckoutPaidLater(t *testing.T) {
 	t.Parallel()
 	for card, want := range map[string]string{"pm_usBankAccount_success": "succeeded", "pm_usBankAccount_insufficientFunds": "failed"} {
-		for _, lost := range []string{"", "checkout.session.completed", "payment_intent.processing"} {
+		for _, lost := range []string{"", "checkout.session.completed", "payment_intent.processing", "checkout.session.async_payment_succeeded",
+			"checkout.session.async_payment_failed", "payment_intent.succeeded"} {
 			t.Run(want+", lost "+lost, func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
@@ -302,7 +303,7 @@ func TestCheckoutPaidLater(t *testing.T) {
 					t.Error("credited before it was paid")
 				}
 				w.refused("a second", w.call("POST", "/v1/topups", checkout), refusal{409, "conflict", "topup_in_flight", ""})
-				w.advance(time.Hour)
+				w.advance(3 * 24 * time.Hour)
 				now := w.becomes(top, want)
 				w.quietEvents()
 				if want == "succeeded" {

@@ -25,6 +25,8 @@ func (g *gateway) runInvoice(ctx context.Context, top ledger.Topup) error {
 	switch {
 	case top.Cancel:
 		return g.endInvoice(ctx, top, ledger.Outcome{Topup: top.ID, Status: "canceled"})
+	case top.Status == "processing":
+		return g.lookAtDebit(ctx, top)
 	case top.Status != "pending" || top.InvoiceStep == ledger.InvoiceSent:
 		return g.lookAtInvoice(ctx, top)
 	}
@@ -52,7 +54,7 @@ func (g *gateway) runInvoice(ctx context.Context, top ledger.Topup) error {
 	crash("topup.called")
 	switch {
 	case err == nil:
-		return g.lookAtInvoice(ctx, top)
+		return g.lookAtDebit(ctx, top)
 	case errors.Is(err, stripeutil.ErrDeclined):
 		return g.invoiceDeclined(ctx, top, *p, err)
 	default:
@@ -201,14 +203,16 @@ func (g *gateway) fixInvoice(ctx context.Context, top *ledger.Topup) (*stripeuti
 	var written string
 	method := deref(top.PaymentMethod)
 	if top.Params == nil {
+		var m stripeutil.Method
 		var err error
 		if top.DaysUntilDue == nil {
-			if method, err = g.cardFor(ctx, top); err != nil || method == "" {
+			if m, err = g.methodFor(ctx, top); err != nil || m.ID == "" {
 				return nil, err
 			}
 		}
+		method = m.ID
 		b, err := json.Marshal(stripeutil.InvoiceParams{
-			Customer: top.StripeCustomer, PaymentMethod: method, Amount: top.Charge, Currency: top.Currency, Description: "Credit top-up",
+			Customer: top.StripeCustomer, PaymentMethod: m.ID, MethodType: m.Type, Amount: top.Charge, Currency: top.Currency, Description: "Credit top-up",
 			Metadata:     map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer},
 			AutomaticTax: top.AutomaticTax, DaysUntilDue: int64(deref(top.DaysUntilDue)),
 			IdempotencyKey: fmt.Sprintf("topup:%s:attempt:%d", top.ID, top.Attempt),
@@ -303,11 +307,14 @@ func (g *gateway) invoiceDeclined(ctx context.Context, top ledger.Topup, p strip
 	if se.PaymentIntent != nil {
 		o.PaymentIntent = se.PaymentIntent.ID
 	}
-	if se.Failure != nil && se.Failure.DeclineCode != "" {
-		o.DeclineCode = se.Failure.DeclineCode
+	if se.Failure != nil {
+		o.Soft = !stripeutil.HardDecline(*se.Failure)
+		if se.Failure.DeclineCode != "" {
+			o.DeclineCode = se.Failure.DeclineCode
+		}
 	}
 	if se.Code == "invoice_payment_intent_requires_action" || o.DeclineCode == "authentication_required" {
-		o.Code, o.DeclineCode = "authentication_required", "authentication_required"
+		o.Code, o.DeclineCode, o.Soft = "authentication_required", "authentication_required", false
 		if top.Trigger == "auto" {
 			o.Status = "action_required"
 			in, found, err := g.invoiceOf(ctx, top)
@@ -320,9 +327,15 @@ func (g *gateway) invoiceDeclined(ctx context.Context, top ledger.Topup, p strip
 			return g.settle(ctx, o)
 		}
 	}
+	return g.failInvoice(ctx, top, o)
+}
+
+// failInvoice closes the invoice of a payment that failed: whoever hears first that it was closed finds written down why.
+func (g *gateway) failInvoice(ctx context.Context, top ledger.Topup, o ledger.Outcome) error {
 	if err := g.ledger.NoteFailure(ctx, o); err != nil {
 		return err
 	}
+	crash("invoice.failed")
 	return g.endInvoice(ctx, top, o)
 }
 
@@ -351,6 +364,22 @@ func (g *gateway) endInvoice(ctx context.Context, top ledger.Topup, o ledger.Out
 		return err
 	}
 	return g.settle(ctx, o)
+}
+
+// lookAtDebit asks Stripe what has become of an invoice whose payment was accepted: a bank takes days for it. One whose bank has said no
+// is closed, as one that a card declined at once: it would stay open, and could be paid beside what is charged next.
+func (g *gateway) lookAtDebit(ctx context.Context, top ledger.Topup) error {
+	in, found, err := g.invoiceOf(ctx, top)
+	if err != nil || !found {
+		return errors.Join(err, g.later(ctx, top))
+	}
+	if in.Status == "open" && in.Payment != nil {
+		if o, ok := handlers.OutcomeOf(*in.Payment); ok && (o.Status == "failed" || o.Status == "action_required") {
+			o.Topup, o.Status = top.ID, "failed"
+			return g.failInvoice(ctx, top, o)
+		}
+	}
+	return g.settleInvoice(ctx, top, in)
 }
 
 // lookAtInvoice asks Stripe what has become of an invoice.
