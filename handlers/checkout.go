@@ -36,12 +36,16 @@ func (s *Server) topupSession(ctx context.Context, cs stripeutil.CheckoutSession
 
 // isPageOf reports whether a session is the page on which the top-up is paid.
 func isPageOf(top *ledger.Topup, cs stripeutil.CheckoutSession) bool {
-	return top.Mode == "checkout" && (top.CheckoutSession == nil || *top.CheckoutSession == cs.ID) && top.StripeCustomer == cs.Customer
+	return (top.Mode == "checkout" || top.Paged()) && (top.CheckoutSession == nil || *top.CheckoutSession == cs.ID) && top.StripeCustomer == cs.Customer
 }
 
 // SettleCheckout books what a top-up's page says; settled is false when it says nothing yet. The card is kept first:
 // whoever is stopped in between finds the top-up to be settled, and keeps the card again.
 func (s *Server) SettleCheckout(ctx context.Context, top ledger.Topup, cs stripeutil.CheckoutSession) (settled bool, err error) {
+	if cs.Status == "expired" && top.Paged() {
+		err = s.Ledger.PageExpired(ctx, top, cs.ID)
+		return err == nil, err
+	}
 	o, ok := outcomeOfSession(&top, cs)
 	if !ok {
 		return false, nil

@@ -126,7 +126,7 @@ func optionalSteps(n *int64, scale int16) *string {
 // clears says what ends a pause, in words for people.
 var clears = map[string]string{
 	ledger.PausePaymentFailed:   "another default card is saved in Stripe, a payment succeeds, or the rule is resumed",
-	ledger.PauseActionRequired:  "the customer finishes the authentication, another default card is saved in Stripe, or the rule is resumed",
+	ledger.PauseActionRequired:  "the customer finishes the payment at the url of the top-up, another default card is saved in Stripe, or the rule is resumed",
 	ledger.PauseNoPaymentMethod: "a default card is saved in Stripe, or the rule is resumed",
 	ledger.PauseSpendCap:        "the cap's period ends or the cap is raised",
 	ledger.PauseDispute:         "the dispute is closed in Stripe",

@@ -128,7 +128,7 @@ func (s *Server) paymentChanged(ctx context.Context, e stripeutil.Event) error {
 		s.Log.Warn("payment of an unknown top-up", "payment_intent", pi.ID, "topup", o.Topup)
 		return nil
 	}
-	if err == nil && top.Mode == "checkout" {
+	if err == nil && (top.Mode == "checkout" || top.Page > 0) {
 		return s.paidOnPage(ctx, top, pi, o)
 	}
 	if err == nil {

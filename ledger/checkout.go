@@ -26,6 +26,9 @@ func (in *TopupInput) checkMode() error {
 // CheckoutOpened notes the page on which the customer pays for a leased top-up, and gives the top-up back. Webhooks
 // tell what became of the page; it is looked at again only now and then, until it has expired.
 func (l *Ledger) CheckoutOpened(ctx context.Context, top Topup, session, url string) error {
+	if top.Paged() {
+		return l.inTx(ctx, func(t *tx) error { return t.pageOpened(top, session, url, t.now.Add(checkoutLook(top, t.now))) })
+	}
 	_, err := l.db.ExecContext(ctx, `update topups set checkout_session = coalesce(checkout_session, $3), url = coalesce(url, nullif($4, '')), lease_until = null,
 			run_at = case when cancel then run_at else $5 end where bucket = $1 and id = $2`,
 		top.Bucket, top.ID, session, url, l.Now().Add(checkoutLook(top, l.Now())))

@@ -41,6 +41,7 @@ type Options struct {
 	Connections  int              // most connections beside the lanes' own; 0 is 16
 	Now          func() time.Time // nil is time.Now
 	Logger       *slog.Logger     // nil discards
+	Pages        bool             // a charge that needs the customer's authentication gets a page on which they pay
 
 	// Render writes what an event is about (a *Grant, a *Topup, a *RuleView …) as JSON, as the API shows it. It is
 	// called under row locks: it must ask nobody. nil writes the fields as they are named here.
@@ -54,6 +55,7 @@ type Ledger struct {
 	clock        func() time.Time
 	log          *slog.Logger
 	defaultAsset string
+	pages        bool
 	ids          idSource
 	assets       sync.Map // code → Asset, for what never changes: its scale
 	links        sync.Map // cus_… → Ref
@@ -81,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 		return nil, err
 	}
 	l := &Ledger{
-		db: db, clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset,
+		db: db, clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset, pages: o.Pages,
 		topupsDue: make(chan struct{}, 1), eventsDue: make(chan struct{}, 1), deliveries: make(chan struct{}, 1), render: o.Render,
 		slow: make(chan struct{}, slowLooks),
 	}

@@ -53,6 +53,9 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 		o.Status = "failed" // canceled for its decline, whose word may come after that of the cancel
 	}
 	next := nextStatus(*top, o.Status)
+	if top.Page > 0 && o.Status == "action_required" {
+		return nil // of the payment that the page is in place of: nothing new
+	}
 	if next == top.Status && (next != "action_required" || top.Cancel) {
 		look := processingLook << min(top.Tries, 6)
 		if next == "action_required" { // what is heard late neither pauses the rule again nor keeps the cancel waiting
@@ -62,16 +65,19 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 			run_at = greatest(run_at, $4) where bucket = $1 and id = $2`, top.Bucket, top.ID, o.PaymentIntent, t.now.Add(look))
 	}
 	was, waited := top.Status, top.InFlight()
-	run := t.now.Add(processingLook)
+	run, page := t.now.Add(processingLook), t.paged(top, next)
+	if page == pageWanted {
+		run, t.wake = t.now, true
+	}
 	if err := t.exec(`update topups set status = $3, payment_intent = coalesce(nullif($4, ''), payment_intent), failure_code = nullif($5, ''),
-			decline_code = nullif($6, ''), failure_message = nullif($7, ''), lease_until = null, cancel = false, run_at = $8, tries = 0,
+			decline_code = nullif($6, ''), failure_message = nullif($7, ''), lease_until = null, cancel = false, run_at = $8, tries = 0, page = $10,
 			settled_at = case when $3 in ('succeeded', 'failed', 'canceled') then $9::timestamptz end
 		where bucket = $1 and id = $2`,
-		top.Bucket, top.ID, next, o.PaymentIntent, o.Code, o.DeclineCode, o.Message, run, t.now); err != nil {
+		top.Bucket, top.ID, next, o.PaymentIntent, o.Code, o.DeclineCode, o.Message, run, t.now, page); err != nil {
 		return err
 	}
-	top.Status = next
-	if next != was && next != "processing" && next != "canceled" {
+	top.Status, top.Page = next, page
+	if next != was && next != "processing" && next != "canceled" && page != pageWanted { // of a page is told when it is open
 		if err := t.emitTopup("topup."+next, w, top); err != nil {
 			return err
 		}

@@ -41,6 +41,7 @@ type Topup struct {
 	SuccessURL      *string `db:"success_url"`
 	Invoice         *string `db:"invoice"`
 	InvoiceStep     int16   `db:"invoice_step"`
+	Page            int16   `db:"page"`
 	Tax             *int64  `db:"tax"` // the part of Charge that is tax, once known
 	InvoiceTerms
 }
@@ -48,7 +49,7 @@ type Topup struct {
 const topupColumns = `t.bucket, t.id, t.wallet_id, t.customer_id, t.trigger, t.mode, t.status, t.amount, t.charge, t.currency, t.attempt,
 	t.payment_method, t.params, t.called_at, t.payment_intent, t.failure_code, t.decline_code, t.failure_message, t.grant_id,
 	t.expires_in_days, t.cap_used, t.cap_amount, t.cancel, t.tries, t.created_at, coalesce(c.stripe_customer, '') as stripe_customer, w.scale,
-	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step, t.tax, t.automatic_tax, t.days_until_due, t.failure_soft`
+	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step, t.tax, t.automatic_tax, t.days_until_due, t.failure_soft, t.page`
 
 const topupsFrom = ` from topups t join customers c on c.bucket = t.bucket and c.id = t.customer_id
 	join wallets w on w.bucket = t.bucket and w.id = t.wallet_id `

@@ -68,10 +68,12 @@ func (g *gateway) dueTopup(ctx context.Context) (found bool, err error) {
 func (g *gateway) runTopup(ctx context.Context, top ledger.Topup) error {
 	crash("topup.leased")
 	switch {
-	case top.Mode == "checkout":
+	case top.Mode == "checkout", top.Paged():
 		return g.runCheckout(ctx, top)
 	case top.Mode == "invoice":
 		return g.runInvoice(ctx, top)
+	case top.PageWanted():
+		return g.closePayment(ctx, top)
 	case top.Cancel:
 		return g.cancelPayment(ctx, top)
 	case top.Status != "pending":

@@ -5,11 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"lockstep/handlers"
 	"lockstep/ledger"
 	"lockstep/stripeutil"
 )
+
+// attemptMetadata is the name under which the page of a charge carries which of its top-up's attempts it is.
+const attemptMetadata = "lockstep_attempt"
+
+// pagePoint is a point to crash at: of a page that is in place of a charge, or of a checkout's.
+func pagePoint(top ledger.Topup, step string) string {
+	if top.Paged() {
+		return "page." + step
+	}
+	return "topup." + step
+}
 
 // runCheckout takes the next step of a leased top-up that its customer pays for on a page of Stripe's.
 //
@@ -18,6 +30,9 @@ import (
 // Killed before the page is noted: a worker finds the row due and asks again under the same key, which gives the same
 // page. After it: the webhook, the backfill or a look at the page settles.
 func (g *gateway) runCheckout(ctx context.Context, top ledger.Topup) error {
+	if top.CheckoutSession == nil && top.Cancel && top.CalledAt == nil { // nor will it be called
+		return g.settle(ctx, ledger.Outcome{Topup: top.ID, Status: "canceled"})
+	}
 	if top.CheckoutSession == nil {
 		return g.openCheckout(ctx, top)
 	}
@@ -34,12 +49,12 @@ func (g *gateway) openCheckout(ctx context.Context, top ledger.Topup) error {
 	if err != nil || params == nil {
 		return err
 	}
-	crash("topup.fixed")
+	crash(pagePoint(top, "fixed"))
 	if g.ledger.Now().Sub(*top.CalledAt) > resendFor {
 		return g.findCheckout(ctx, top)
 	}
 	page, err := g.stripe.CreatePaymentSession(ctx, *params)
-	crash("topup.called")
+	crash(pagePoint(top, "called"))
 	var se *stripeutil.Error
 	switch {
 	case err == nil:
@@ -56,7 +71,7 @@ func (g *gateway) checkoutOpened(ctx context.Context, top ledger.Topup, session,
 	if err := g.ledger.CheckoutOpened(ctx, top, session, url); err != nil {
 		return err
 	}
-	crash("topup.opened")
+	crash(pagePoint(top, "opened"))
 	g.log.Info("checkout opened", "topup", top.ID, "customer", top.Customer, "checkout_session", session)
 	if top.Cancel {
 		top.CheckoutSession = &session
@@ -72,9 +87,12 @@ func (g *gateway) fixCheckout(ctx context.Context, top *ledger.Topup) (*stripeut
 	if top.Params != nil && top.CalledAt != nil {
 		return &p, json.Unmarshal([]byte(*top.Params), &p)
 	}
+	back, metadata := deref(top.SuccessURL), map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer}
+	if top.Paged() {
+		back, metadata[attemptMetadata] = pageReturn(g.cfg, g.stripe.Livemode()), strconv.Itoa(top.Attempt)
+	}
 	written, err := json.Marshal(stripeutil.PaymentSessionParams{
-		Customer: top.StripeCustomer, Amount: top.Charge, Currency: top.Currency, Name: "Credit top-up", SuccessURL: deref(top.SuccessURL),
-		Metadata:       map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer},
+		Customer: top.StripeCustomer, Amount: top.Charge, Currency: top.Currency, Name: "Credit top-up", SuccessURL: back, Metadata: metadata,
 		IdempotencyKey: fmt.Sprintf("topup:%s:attempt:%d", top.ID, top.Attempt),
 	})
 	if err != nil {
@@ -93,7 +111,7 @@ func (g *gateway) fixCheckout(ctx context.Context, top *ledger.Topup) (*stripeut
 func (g *gateway) findCheckout(ctx context.Context, top ledger.Topup) error {
 	since := top.CreatedAt.Add(-clockSkew)
 	cs, found, err := g.stripe.FindCheckoutSession(ctx, top.StripeCustomer, since, func(cs stripeutil.CheckoutSession) bool {
-		return cs.Metadata[handlers.TopupMetadata] == top.ID
+		return cs.Metadata[handlers.TopupMetadata] == top.ID && (!top.Paged() || cs.Metadata[attemptMetadata] == strconv.Itoa(top.Attempt))
 	})
 	switch {
 	case err != nil:
@@ -109,11 +127,11 @@ func (g *gateway) findCheckout(ctx context.Context, top ledger.Topup) error {
 
 // expireCheckout closes the page; one that can't be closed any more says what it has become.
 func (g *gateway) expireCheckout(ctx context.Context, top ledger.Topup) error {
-	err := g.stripe.ExpireCheckoutSession(ctx, *top.CheckoutSession, "topup:"+top.ID+":expire")
+	err := g.stripe.ExpireCheckoutSession(ctx, *top.CheckoutSession, fmt.Sprintf("topup:%s:attempt:%d:expire", top.ID, top.Attempt))
 	if err != nil && !errors.Is(err, stripeutil.ErrInvalid) {
 		return errors.Join(err, g.later(ctx, top))
 	}
-	crash("topup.expired")
+	crash(pagePoint(top, "expired"))
 	return g.lookAtCheckout(ctx, top)
 }
 

@@ -246,18 +246,10 @@ func TestEventsOutOfOrder(t *testing.T) {
 	_, stripeID := w.armed("acme", "pm_card_authenticationRequired", 0)
 	w.sim.InjectDelivery(stripesim.DeliveryFault{Kind: stripesim.Hold, Times: -1})
 	w.spend("acme", "6")
-	w.eventually("the payment wants the customer", func() bool {
-		return w.call("GET", "/v1/topups?customer=acme", nil).str("data.0.status") == "action_required"
-	})
-	pm, err := w.sim.Operator().AttachCard(stripeID, "pm_card_visa")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.sim.Operator().ConfirmPaymentIntent(w.sim.PaymentIntents(stripeID)[0].ID, pm); err != nil {
-		t.Fatal(err)
-	}
+	top := w.paged("")
+	w.pay(top, "pm_card_visa")
 	w.sim.ClearFaults()
-	w.sim.Release() // newest first: succeeded before payment_failed
+	w.sim.Release() // newest first: succeeded before canceled, before payment_failed
 	w.paid("acme", stripeID, "24", 1)
 	if err := w.sim.Settle(context.Background()); err != nil {
 		t.Fatal(err)
@@ -306,6 +298,7 @@ func TestAuthenticationRequired(t *testing.T) {
 	if a := w.call("GET", "/v1/wallets/"+wallet, nil); a.str("auto_topup.spent.amount") != "2000" {
 		t.Errorf("the payment may still be made, and is not in the cap: %v", a)
 	}
+	w.paged("")
 	w.card(stripeID, "pm_card_visa")
 	w.paid("acme", stripeID, "24", 1)
 	canceled := 0

@@ -103,7 +103,8 @@ func newGateway(ctx context.Context, c config, log *slog.Logger, url string) (*g
 	if err != nil {
 		return nil, err
 	}
-	l, err := ledger.Open(ctx, ledger.Options{URL: url, DefaultAsset: c.DefaultAsset, Now: c.now, Logger: log, Render: handlers.Render})
+	l, err := ledger.Open(ctx, ledger.Options{URL: url, DefaultAsset: c.DefaultAsset, Now: c.now, Logger: log, Render: handlers.Render,
+		Pages: pageReturn(c, client.Livemode()) != ""})
 	if err != nil {
 		return nil, err
 	}
