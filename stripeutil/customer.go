@@ -3,6 +3,7 @@ package stripeutil
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 
 	"github.com/stripe/stripe-go/v76"
@@ -54,7 +55,22 @@ func (c *Client) Customer(ctx context.Context, id string) (Customer, error) {
 // Method is a saved payment method: a card, or a bank account that can be debited.
 type Method struct {
 	ID   string // "" is none
-	Type string // Stripe's word: card, us_bank_account, sepa_debit, …
+	Type string // Stripe's word: card, us_bank_account, sepa_debit, …; "" is not known
+}
+
+// UnmarshalJSON reads a method as it stands, or the id alone.
+func (m *Method) UnmarshalJSON(b []byte) error {
+	if !isObject(b) {
+		*m = Method{}
+		return json.Unmarshal(b, &m.ID)
+	}
+	var object struct {
+		ID   string `json:"id"`
+		Type string `json:"type"`
+	}
+	err := json.Unmarshal(b, &object)
+	*m = Method{ID: object.ID, Type: object.Type}
+	return err
 }
 
 // DefaultMethod reads a customer's default payment method, in one call: the one with no ID where there is none, or the
@@ -70,24 +86,21 @@ func (c *Client) DefaultMethod(ctx context.Context, customer string) (Method, er
 			ID              string `json:"id"`
 			DefaultSource   ref    `json:"default_source"`
 			InvoiceSettings struct {
-				DefaultPaymentMethod *struct {
-					ID   string `json:"id"`
-					Type string `json:"type"`
-				} `json:"default_payment_method"`
+				DefaultPaymentMethod Method `json:"default_payment_method"`
 			} `json:"invoice_settings"`
 		}
 		if err := decode(raw, "customer", &wire, &wire.ID); err != nil {
 			return Method{}, err
 		}
-		if pm := wire.InvoiceSettings.DefaultPaymentMethod; pm != nil {
-			return Method{ID: pm.ID, Type: pm.Type}, nil
+		if pm := wire.InvoiceSettings.DefaultPaymentMethod; pm.ID != "" {
+			return pm, nil
 		}
 		return Method{ID: string(wire.DefaultSource), Type: "card"}, nil
 	})
 }
 
 // PaymentMethod reads a saved payment method. One of the older kinds, which are not payment methods to Stripe, is taken
-// for the card that it is.
+// for the card that it is; of one that is not there nothing is known, and whoever charges it is told so.
 func (c *Client) PaymentMethod(ctx context.Context, id string) (Method, error) {
 	if err := checkID("payment method", id); err != nil {
 		return Method{}, err
@@ -96,13 +109,12 @@ func (c *Client) PaymentMethod(ctx context.Context, id string) (Method, error) {
 		return Method{ID: id, Type: "card"}, nil
 	}
 	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/payment_methods/%s", id), nil)
-	return read(raw, err, func(raw json.RawMessage) (Method, error) {
-		var wire struct {
-			ID   string `json:"id"`
-			Type string `json:"type"`
-		}
-		err := decode(raw, "payment method", &wire, &wire.ID)
-		return Method{ID: id, Type: wire.Type}, err
+	if errors.Is(err, ErrNotFound) {
+		return Method{ID: id}, nil
+	}
+	return read(raw, err, func(raw json.RawMessage) (m Method, err error) {
+		err = decode(raw, "payment method", &m, &m.ID)
+		return m, err
 	})
 }
 

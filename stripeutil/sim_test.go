@@ -2,6 +2,7 @@ package stripeutil_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -119,8 +120,12 @@ func TestSimMethods(t *testing.T) {
 	if m, err := a.PaymentMethod(t.Context(), "card_old"); err != nil || m != (stripeutil.Method{ID: "card_old", Type: "card"}) {
 		t.Errorf("of an older kind: %+v, %v", m, err)
 	}
-	if _, err := a.PaymentMethod(t.Context(), "pm_nobody"); !errors.Is(err, stripeutil.ErrNotFound) {
-		t.Errorf("nobody's: %v", err)
+	if m, err := a.PaymentMethod(t.Context(), "pm_nobody"); err != nil || m != (stripeutil.Method{ID: "pm_nobody"}) {
+		t.Errorf("nobody's: %+v, %v", m, err)
+	}
+	var alone stripeutil.Method
+	if err := json.Unmarshal([]byte(`"pm_alone"`), &alone); err != nil || alone.ID != "pm_alone" {
+		t.Errorf("an id alone: %+v, %v", alone, err)
 	}
 	none, err := a.CreateCustomer(t.Context(), stripeutil.CustomerParams{IdempotencyKey: "none"})
 	if err != nil {
