@@ -14,6 +14,7 @@ type call struct {
 	path         string
 	request, key string
 	made         []string // ids of the events so far
+	early        []early  // those of them that the answer waits for
 }
 
 // byStripe is a call nobody made over the API.
@@ -28,11 +29,11 @@ func (c *call) run(handle handler) *answer {
 	if err == nil {
 		var body []byte
 		if body, err = c.render(out, expand); err == nil {
-			return &answer{status: http.StatusOK, body: body, events: c.made}
+			return &answer{status: http.StatusOK, body: body, events: c.made, early: c.early}
 		}
 	}
 	a := refusal(err)
-	a.events = c.made
+	a.events, a.early = c.made, c.early
 	return a
 }
 

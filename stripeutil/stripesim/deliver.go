@@ -57,6 +57,9 @@ func (s *Sim) enqueue(eventID, endpointID string, fault *DeliveryFault) {
 			d.Due = d.Due.Add(fault.Delay)
 		case Hold:
 			d.Held = true
+		case Past:
+			d.Held = true
+			s.overtaken = append(s.overtaken, &overtaken{held: d, is: fault.Next, until: fault.Until})
 		}
 	}
 	s.state.Pending = append(s.state.Pending, d)
@@ -135,6 +138,9 @@ func (s *Sim) try(d *delivery) {
 	generation := s.touch()
 	s.mu.Unlock()
 	s.flush(generation)
+	if ok {
+		s.letPast(d.Event)
+	}
 }
 
 // settle books an attempt: done, to be repeated, or given up.

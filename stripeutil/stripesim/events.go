@@ -38,11 +38,20 @@ func (c *call) emit(kind string, object any, previous map[string]any) {
 	e := &event{Object: "event", APIVersion: APIVersion, Created: c.unix(), Livemode: c.livemode, Type: kind,
 		Data:    eventData{Object: compact(object), PreviousAttributes: previous},
 		Request: &eventRequest{ID: opt(c.request), IdempotencyKey: opt(c.key)}}
+	e.ID = newID("evt_1", 23)
 	fault := c.takeDelivery(kind, false)
+	if fault == nil && c.choose != nil {
+		fault = c.choose(c.viewEvent(e))
+	}
 	c.store(e, fault)
-	if fault != nil && fault.Kind == Twin {
+	switch {
+	case fault == nil:
+	case fault.Kind == Twin:
 		twin := *e
+		twin.ID = newID("evt_1", 23)
 		c.store(&twin, nil)
+	case fault.Kind == First:
+		c.early = append(c.early, early{e.ID, fault.Until})
 	}
 }
 
@@ -55,9 +64,9 @@ func (c *call) emitUpdated(kind string, before map[string]any, object any) {
 }
 
 func (c *call) store(e *event, fault *DeliveryFault) {
-	e.ID = newID("evt_1", 23)
 	c.state.Events.put(e.ID, e)
 	c.made = append(c.made, e.ID)
+	c.overtakes(e)
 	for id, ep := range c.state.Endpoints.oldest {
 		if ep.listens(e.Type) {
 			c.state.Waiting[e.ID] = append(c.state.Waiting[e.ID], id)

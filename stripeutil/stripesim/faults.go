@@ -60,7 +60,7 @@ func (s *Sim) Inject(f Fault) {
 func (s *Sim) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults, s.delivering = nil, nil
+	s.faults, s.delivering, s.choose = nil, nil, nil
 }
 
 func atLeastOnce(times int) int {
@@ -108,6 +108,8 @@ const (
 	Twin                               // a second Event, with an id of its own, for the same change
 	Delay                              // delivered after Delay on the simulator's clock
 	Hold                               // kept until Release
+	Past                               // kept until the next event was accepted, or until Release
+	First                              // the call that made the event is answered only after it was delivered
 	// The rest spoil one attempt each, so that a retry arrives sound.
 	WrongSecret
 	StaleTimestamp // signed an hour ago
@@ -122,6 +124,21 @@ type DeliveryFault struct {
 	Kind  DeliveryFaultKind
 	Delay time.Duration
 	Times int // events, or attempts, it is used for: 0 is once, negative for ever
+
+	// Next says, of Past, which event is the next: of those made after it the first that it is true of; nil: any.
+	Next func(Event) bool
+	// Until is called, of Past with the next event and of First with the event itself, once it was delivered; what
+	// waits for the delivery goes on when it returns.
+	Until func(event string)
+}
+
+// ChooseDelivery has f say, of each event as it is made, what goes wrong with its delivery; nil is nothing. Injected
+// faults come before it. It is called, as Next is, in the midst of what makes the event, and must not call the simulator.
+// Faults of single attempts it can't choose.
+func (s *Sim) ChooseDelivery(f func(Event) *DeliveryFault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.choose = f
 }
 
 // InjectDelivery adds a fault on deliveries of events that happen from now on.

@@ -3,6 +3,7 @@ package stripesim_test
 import (
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -260,5 +261,81 @@ func TestCheckCanFail(t *testing.T) {
 	w.post("/v1/customers", "name=b", "Idempotency-Key", "k")
 	if err := w.Check(); err == nil || !strings.Contains(err.Error(), "two sets of parameters") {
 		t.Errorf("%v", err)
+	}
+}
+
+// An event may be kept until the next of a kind has come, and until the receiver is through with that.
+func TestDeliveryOvertaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	b := w.listen()
+	var mu sync.Mutex
+	var story []string
+	tell := func(s string) { mu.Lock(); defer mu.Unlock(); story = append(story, s) }
+	told := func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(story) }
+	b.onEvent = func(e stripe.Event) { tell(string(e.Type)) }
+	w.InjectDelivery(stripesim.DeliveryFault{Type: "customer.created", Kind: stripesim.Past,
+		Next:  func(e stripesim.Event) bool { return e.Type == "payment_intent.succeeded" },
+		Until: func(id string) { tell("until " + id[:4]) }})
+	cus, pm := w.withCard("pm_card_visa")
+	w.settle()
+	if got := told(); !slices.Equal(got, []string{"payment_method.attached"}) {
+		t.Fatalf("before the next: %v", got)
+	}
+	w.must(w.charge(cus, pm, "500"))
+	w.settle()
+	for end := time.Now().Add(5 * time.Second); len(told()) < 6; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("what was overtaken never came: %v", told())
+		}
+	}
+	got := told()
+	next, until, at := slices.Index(got, "payment_intent.succeeded"), slices.Index(got, "until evt_"), slices.Index(got, "customer.created")
+	if next > until || until > at {
+		t.Errorf("%v", got)
+	}
+	// One that nothing overtakes comes when it is released.
+	w.InjectDelivery(stripesim.DeliveryFault{Type: "customer.created", Kind: stripesim.Past})
+	w.customer()
+	w.settle()
+	if n := len(b.events()); n != 5 {
+		t.Errorf("%d events before the release", n)
+	}
+	w.Release()
+	if n := len(b.events()); n != 6 {
+		t.Errorf("%d events", n)
+	}
+}
+
+// One event may come, and be worked off, before the answer of the call that made it.
+func TestDeliveryBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	b := w.listen()
+	cus, pm := w.withCard("pm_card_visa")
+	w.settle()
+	var seen, until atomic.Int64
+	w.ChooseDelivery(func(e stripesim.Event) *stripesim.DeliveryFault {
+		if e.Type != "charge.succeeded" || e.RequestID == "" || !strings.HasPrefix(e.ObjectID, "ch_") || !strings.Contains(string(e.Object), cus) {
+			return nil
+		}
+		return &stripesim.DeliveryFault{Kind: stripesim.First, Until: func(id string) {
+			for _, e := range b.events() {
+				if e.ID == id {
+					seen.Add(1)
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+			until.Add(1)
+		}}
+	})
+	w.must(w.charge(cus, pm, "500"))
+	if seen.Load() != 1 || until.Load() != 1 {
+		t.Errorf("answered with the event seen %d times and worked off %d times", seen.Load(), until.Load())
+	}
+	w.ClearFaults()
+	w.must(w.charge(cus, pm, "500"))
+	if until.Load() != 1 {
+		t.Error("a fault that was cleared")
 	}
 }

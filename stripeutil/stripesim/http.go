@@ -20,6 +20,7 @@ type answer struct {
 	header   http.Header // beside the ones every answer has
 	replayed bool
 	events   []string // ids of the events that the call made
+	early    []early  // those of them that it waits for
 }
 
 func refusal(e *apiError) *answer {
@@ -64,6 +65,10 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if q.fault != nil && q.fault.EventFirst && len(a.events) > 0 {
 		s.waitDelivered(r.Context(), a.events)
+	}
+	for _, e := range a.early {
+		s.waitDelivered(r.Context(), []string{e.event})
+		e.wait()
 	}
 	s.record(q, a)
 	s.write(w, r, q, a)

@@ -173,15 +173,17 @@ func (s *Sim) Charges(customer string) []Charge {
 
 // Events are all events of the last 30 days, oldest first.
 func (s *Sim) Events() []Event {
-	return collect(s, &s.state.Events, func(*event) bool { return true }, func(r *event) Event {
-		v := Event{ID: r.ID, Type: r.Type, RequestID: string(r.Request.ID), IdempotencyKey: string(r.Request.IdempotencyKey),
-			ObjectID: objectID(r), Object: bytes.Clone(r.Data.Object), PendingWebhooks: len(s.state.Waiting[r.ID]),
-			Livemode: r.Livemode, Created: time.Unix(r.Created, 0)}
-		if r.Data.PreviousAttributes != nil {
-			v.PreviousAttributes = compact(r.Data.PreviousAttributes)
-		}
-		return v
-	})
+	return collect(s, &s.state.Events, func(*event) bool { return true }, s.viewEvent)
+}
+
+func (s *Sim) viewEvent(r *event) Event {
+	v := Event{ID: r.ID, Type: r.Type, RequestID: string(r.Request.ID), IdempotencyKey: string(r.Request.IdempotencyKey),
+		ObjectID: objectID(r), Object: bytes.Clone(r.Data.Object), PendingWebhooks: len(s.state.Waiting[r.ID]),
+		Livemode: r.Livemode, Created: time.Unix(r.Created, 0)}
+	if r.Data.PreviousAttributes != nil {
+		v.PreviousAttributes = compact(r.Data.PreviousAttributes)
+	}
+	return v
 }
 
 func objectID(e *event) string {

@@ -69,6 +69,8 @@ type Sim struct {
 	inFlight   map[string]bool // idempotency keys being executed
 	faults     []*Fault
 	delivering []*DeliveryFault
+	choose     func(Event) *DeliveryFault
+	overtaken  []*overtaken
 	requests   []Request
 	reused     []string  // descriptions of keys used with two parameter sets
 	attempts   int       // webhook attempts now on the wire
