@@ -53,6 +53,8 @@ const maxReport = 5 * 366 * 24 * time.Hour
 // each month did to them. What was left of a grant at a time is what is left now, and what was taken since: so it
 // reads the entries since the report's beginning, and grants. Entries after the report's end are summed up without a month.
 // The entries are chosen behind an offset, so that the planner finds them by their time and nothing else.
+// The entry that begins a grant names it first, unless debt took all of it; then it is known by what paid for it, and where that
+// paid for several, as an invoice of several lines does, by its place among them: entries and grants are made in one order.
 const revenueSQL = `
 with moved as (
 	select e.bucket, split_part(p, ':', 1) collate "C" as id, case when e.created_at < $4 then date_trunc('month', e.created_at at time zone 'UTC') end as month,
@@ -61,13 +63,20 @@ with moved as (
 			and type not in ('grant', 'hold', 'release') and (type <> 'stripe_balance' or amount < 0) offset 0) e
 	cross join lateral unnest(string_to_array(nullif(e.parts, ''), ',')) p
 	group by 1, 2, 3, 4
+), starts as (
+	select *, row_number() over (partition by bucket, wallet_id, refers_to order by seq) as nth
+	from (select bucket, wallet_id, seq, created_at, amount, parts, refers_to, nullif(split_part(parts, ':', 1), 'stripe') collate "C" as first
+		from entries where bucket between $1 and $2 and created_at >= $3 and (type = 'grant' or type = 'stripe_balance' and amount > 0) offset 0) e
 ), begun as (
 	select g.bucket, g.id, case when e.created_at < $4 then date_trunc('month', e.created_at at time zone 'UTC') end as month, e.amount as steps,
 		g.source_type = 'stripe_invoice' and g.source_id like '%/rollover' as carried,
 		(select coalesce(sum(split_part(p, ':', 2)::bigint), 0) from unnest(string_to_array(e.parts, ',')) p where split_part(p, ':', 1) in ('', 'stripe')) as paid
-	from (select bucket, created_at, amount, parts, refers_to from entries where bucket between $1 and $2 and created_at >= $3
-			and (type = 'grant' or type = 'stripe_balance' and amount > 0) offset 0) e
-	join grants g on g.bucket = e.bucket and g.source_id = e.refers_to
+	from starts e cross join lateral (
+		select * from grants where bucket = e.bucket and id = e.first
+		union all
+		(select * from grants where coalesce(e.first, '') = '' and bucket = e.bucket and source_id >= e.refers_to and source_id < e.refers_to || '0'
+			and wallet_id = e.wallet_id and in_force and (source_id = e.refers_to or starts_with(source_id, e.refers_to || '/'))
+			order by id offset e.nth - 1 limit 1)) g
 ), months as (
 	select bucket, id, month, sum(sold) as sold, sum(carried) as carried, sum(earned) as earned, sum(breakage) as breakage, sum(refunded) as refunded,
 		sum(sold + carried - earned - breakage - refunded) as change

@@ -425,3 +425,48 @@ func TestRevenueOfRollover(t *testing.T) {
 		t.Errorf("\n%swant\n%s", got, want)
 	}
 }
+
+// What Stripe sold is sold: every line of it at what it cost, also where debt took all of a line, and carried over once.
+func TestRevenueOfSales(t *testing.T) {
+	t.Parallel()
+	clock := &stepClock{at: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
+	l := ledgertest.New(t, ledger.Options{Now: clock.now})
+	c := newCustomer(t, l, "acme", "")
+	limit := dec(t, "30")
+	if _, err := l.ChangeWallet(ctx, wallet(t, l, "acme").ID, ledger.WalletChange{Overdraft: &limit}); err != nil {
+		t.Fatal(err)
+	}
+	mustDebit(t, l, "acme", "25")
+	start := clock.now()
+	month := func(id string, n int, cost int64, terms ...string) ledger.SaleLine {
+		ln := soldLine(id, start.AddDate(0, n, 0), start.AddDate(0, n+1, 0), append(terms, "credits", "10", "credits_rollover", "all")...)
+		ln.Net, ln.SubscriptionItem = cost, "si_"+id[3:4]
+		return ln
+	}
+	// Two lines that debt takes whole, one that it takes half of, one that is left; of other prices and kinds.
+	if err := sell(t, l, c, "in_1", month("il_a1", 0, 700), month("il_b1", 0, 1100, "credits_kind", "promotional"), month("il_c1", 0, 900), month("il_d1", 0, 300)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sell(t, l, c, "in_10", soldLine("il_x", start, start, "credits", "5", "credits_expire", "1d")); err != nil { // not of in_1
+		t.Fatal(err)
+	}
+	const march = "2026-03 usd plan 0 29 11.5 10 0 7.5\n2026-03 usd promotional 0 11 11 0 0 0\n"
+	clock.step(2 * 24 * time.Hour)
+	if _, err := l.Sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := written(revenue(t, l, start, clock.now().Add(time.Hour))); got != march {
+		t.Errorf("\n%swant\n%s", got, march)
+	}
+	clock.step(30 * 24 * time.Hour)
+	if err := sell(t, l, c, "in_2", month("il_c2", 1, 900)); err != nil { // what was left of the third is there again
+		t.Fatal(err)
+	}
+	got, want := written(revenue(t, l, start, clock.now().Add(time.Hour))), march+"2026-04 usd plan 7.5 9 0 3 0 13.5\n"
+	if got != want {
+		t.Errorf("\n%swant\n%s", got, want)
+	}
+	if got := written(revenue(t, l, start.AddDate(0, 1, 0), clock.now().Add(time.Hour))); got != want[len(march):] {
+		t.Errorf("April alone\n%swant\n%s", got, want[len(march):])
+	}
+}
