@@ -186,7 +186,8 @@ func (s *Server) ListTransactions(ctx context.Context, m *ledger.Mirror) (list [
 		if m.ListedTo != nil && t.ID == *m.ListedTo {
 			return false
 		}
-		st := ledger.StripeTransaction{ID: t.ID, Amount: t.Amount, EndingBalance: t.EndingBalance, Type: t.Type, Reason: reasonOf(t), Created: t.Created}
+		st := ledger.StripeTransaction{ID: t.ID, Amount: t.Amount, EndingBalance: t.EndingBalance, Type: t.Type, Reason: reasonOf(t), Created: t.Created,
+			Invoice: t.Invoice, CreditNote: t.CreditNote}
 		if flush := t.Metadata[FlushMetadata]; flush != "" {
 			own, err := s.Ledger.OwnFlush(ctx, m.Ref(), flush)
 			if err != nil {

@@ -200,8 +200,16 @@ type entryJSON struct {
 	Reason       string          `json:"reason"`
 	Parts        []partJSON      `json:"parts"`
 	RefersTo     *string         `json:"refers_to"`
+	Stripe       *atStripeJSON   `json:"stripe,omitempty"`
 	Metadata     json.RawMessage `json:"metadata,omitempty"`
 	CreatedAt    string          `json:"created_at"`
+}
+
+// atStripeJSON names what an entry is about at Stripe.
+type atStripeJSON struct {
+	BalanceTransaction *string `json:"balance_transaction"`
+	Invoice            *string `json:"invoice"`
+	CreditNote         *string `json:"credit_note"`
 }
 
 func (s *Server) listEntries(c *call) error {
@@ -229,6 +237,9 @@ func (s *Server) listEntries(c *call) error {
 		if e.Held != 0 {
 			held := ledger.FormatSteps(e.Held, w.Scale)
 			o.Held = &held
+		}
+		if at := e.AtStripe; at != nil {
+			o.Stripe = &atStripeJSON{orNil(at.Transaction), orNil(at.Invoice), orNil(at.CreditNote)}
 		}
 		objects[i] = o
 	}

@@ -135,7 +135,18 @@ var invariants = []struct{ name, query string }{
 			from entries where bucket between $1 and $2 and amount > 0 and type in ('grant', 'stripe_balance') group by 1, 2, 3) e
 			on e.bucket = g.bucket and e.wallet_id = g.wallet_id and e.refers_to = g.source
 		where e.n <> g.n or e.amount <> g.amount
-			or e.n is null and not exists (select from entries r where r.bucket = g.bucket and r.id = g.source and r.type in ('reversal', 'refund', 'dispute'))`},
+			or e.n is null and not exists (select from entries r where r.bucket = g.bucket and r.id = g.source and r.type in ('reversal', 'refund', 'dispute', 'stripe_balance'))`},
+	{"what an invoice took of a wallet is an entry, and no more of it came back than Stripe gave back", `
+		select s.wallet_id, format('%s of %s: %s taken, entries %s; %s returned, entries %s', s.invoice, s.bucket, s.steps, s.entries, s.returned, coalesce(r.amount, 0))
+		from (select s.bucket, s.wallet_id, coalesce(b.invoice, '') as invoice, sum(s.steps) as steps, sum(s.returned) as returned,
+				-sum(e.amount) as entries from invoice_spendings s left join balance_transactions b on b.bucket = s.bucket and b.id = s.id
+				left join entries e on e.bucket = s.bucket and e.id = s.entry_id and e.wallet_id = s.wallet_id and e.type = 'stripe_balance' and e.refers_to = s.id
+			where s.bucket between $1 and $2 group by 1, 2, 3) s
+		left join (select e.bucket, e.wallet_id, b.invoice, sum(e.amount) as amount from balance_transactions b
+			join entries e on e.bucket = b.bucket and e.refers_to = b.id and e.type = 'stripe_balance'
+			where b.bucket between $1 and $2 and b.invoice is not null and b.type = 'unapplied_from_invoice' and b.amount < 0 group by 1, 2, 3) r
+			on r.bucket = s.bucket and r.wallet_id = s.wallet_id and r.invoice = s.invoice
+		where s.steps is distinct from s.entries or s.returned > coalesce(r.amount, 0)`},
 }
 
 // Check looks at every invariant over the whole database and answers what breaks one.

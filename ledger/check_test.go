@@ -36,6 +36,7 @@ func TestCheckFinds(t *testing.T) {
 		{`update wallets set alert_state = 'depleted'`, "nobody is left untold"},
 		{`update wallets set quiet_from = total + 1`, "nobody is left untold"},
 		{`insert into clawback_grants (bucket, id, grant_id, steps, entry_id) select bucket, 're_x', id, amount + 1, 'ent_none' from grants`, "no more of a grant was taken back"},
+		{`insert into invoice_spendings (bucket, id, wallet_id, place, minor, steps, entry_id) select bucket, 'cbtxn_x', id, 0, 1, 5, 'ent_none' from wallets`, "what an invoice took of a wallet is an entry"},
 		{`update mirrors set credit = credit + 1`, "a mirror's credit is the sum"},
 		{`insert into flushes (bucket, id, customer_id, amount, params, status, created_at) select bucket, 'flu_x', id, 5, '{}', 'done', now() from customers`, "every flush that is done has its transaction"},
 		{`insert into entries (bucket, wallet_id, seq, id, type, amount, balance_after, parts, refers_to, created_at)

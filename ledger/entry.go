@@ -21,7 +21,14 @@ func (l *Ledger) Entries(ctx context.Context, w *Wallet, after string, limit int
 	var entries []Entry
 	err := l.db.SelectContext(ctx, &entries, `select `+entryColumns+` from entries
 		where bucket = $1 and wallet_id = $2 and seq < $3 order by seq desc limit $4`, w.Bucket, w.ID, below, limit)
-	return entries, err
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*Entry, len(entries))
+	for i := range entries {
+		all[i] = &entries[i]
+	}
+	return entries, findAtStripe(ctx, l.db, all)
 }
 
 // noneAfter refuses a page of a list after something that is not in it: an empty page would look like its end.

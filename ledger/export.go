@@ -138,6 +138,13 @@ func (x *export) flush() error {
 	if err := x.t.SelectContext(x.t.ctx, &rows, exportSQL, buckets, ids, lows, highs, x.in.From, x.in.To); err != nil {
 		return err
 	}
+	all := make([]*Entry, len(rows))
+	for i := range rows {
+		all[i] = &rows[i].Entry
+	}
+	if err := findAtStripe(x.t.ctx, x.t, all); err != nil {
+		return err
+	}
 	for i := range rows {
 		w := x.ranges[rows[i].N-1].wallet
 		if err := x.row(&ExportedEntry{rows[i].Entry, w.Customer, w.Asset, w.Scale}); err != nil {

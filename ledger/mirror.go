@@ -321,6 +321,8 @@ type StripeTransaction struct {
 	Type          string
 	Reason        string // what the entry says of it
 	Flush         string // our flush that asked for it, "" for a stranger's
+	Invoice       string // what made it, where something did
+	CreditNote    string
 	Created       time.Time
 }
 
@@ -361,9 +363,9 @@ func (t *tx) adopt(m *Mirror, s StripeTransaction) error {
 
 // know writes a transaction down and counts it; fresh is false when it was known.
 func (t *tx) know(m *Mirror, s StripeTransaction) (fresh bool, err error) {
-	res, err := t.ExecContext(t.ctx, `insert into balance_transactions (bucket, id, customer_id, amount, type, flush_id, created_at)
-		values ($1, $2, $3, $4, $5, nullif($6, ''), $7) on conflict do nothing`,
-		m.Bucket, s.ID, m.Customer, s.Amount, s.Type, s.Flush, s.Created)
+	res, err := t.ExecContext(t.ctx, `insert into balance_transactions (bucket, id, customer_id, amount, type, flush_id, created_at, invoice, credit_note)
+		values ($1, $2, $3, $4, $5, nullif($6, ''), $7, nullif($8, ''), nullif($9, '')) on conflict do nothing`,
+		m.Bucket, s.ID, m.Customer, s.Amount, s.Type, s.Flush, s.Created, s.Invoice, s.CreditNote)
 	if err != nil {
 		return false, err
 	}

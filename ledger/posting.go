@@ -35,6 +35,7 @@ type Entry struct {
 	Rated        string    `db:"rated"` // of a debit by the rate card: feature, version, quantity
 	Seal         []byte    `db:"seal"`
 	CreatedAt    time.Time `db:"created_at"`
+	AtStripe     *AtStripe `db:"-"` // what it is about there, where that was asked for
 }
 
 const entryColumns = `bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after, used_after, parts, reason,

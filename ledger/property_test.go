@@ -218,7 +218,8 @@ var verbs = []struct {
 	}},
 }
 
-// stranger gives or takes some of a customer's balance in Stripe.
+// stranger gives or takes some of a customer's balance in Stripe, pays one of a few invoices with it, gives back some of
+// what it paid, or issues a credit note and voids one.
 func (a *actor) stranger() error {
 	l := a.ledger()
 	ref, err := l.Resolve(ctx, a.customer())
@@ -229,8 +230,17 @@ func (a *actor) stranger() error {
 	if err != nil || !found {
 		return err
 	}
-	_, err = l.Import(ctx, m.Mirror, []ledger.StripeTransaction{{ID: fmt.Sprint("cbtxn_", a.r.Uint64()), Amount: a.r.Int64N(2001) - 1000,
-		Type: "adjustment", Reason: "adjustment", Created: a.clock.now()}})
+	s := ledger.StripeTransaction{ID: fmt.Sprint("cbtxn_", a.r.Uint64()), Amount: a.r.Int64N(2001) - 1000,
+		Type: "adjustment", Reason: "adjustment", Created: a.clock.now()}
+	switch about := fmt.Sprint(ref.ID, a.r.IntN(3)); a.r.IntN(4) {
+	case 0:
+		s.Type, s.Invoice, s.Amount = "applied_to_invoice", "in_"+about, max(s.Amount, -s.Amount)
+	case 1:
+		s.Type, s.Invoice, s.Amount = "unapplied_from_invoice", "in_"+about, min(s.Amount, -s.Amount)
+	case 2:
+		s.Type, s.CreditNote = "credit_note", "cn_"+about
+	}
+	_, err = l.Import(ctx, m.Mirror, []ledger.StripeTransaction{s})
 	return err
 }
 

@@ -25,7 +25,8 @@ import (
 //   - sold: a grant that came in force, with its full amount, in the moment of its entry; what of it paid down debt is
 //     earned in the same moment. Credit that somebody gave in Stripe is sold too. What a plan's renewal carries over of
 //     the credit before it (a grant of a stripe_invoice whose source ends in /rollover) is no sale but breakage undone.
-//   - earned: debits and captures, less what was given back, and what Stripe spent of the balance there.
+//   - earned: debits and captures, less what was given back, and what Stripe spent of the balance there, less what it
+//     gave back of invoices that were voided.
 //   - breakage: what expired.
 //   - refunded: what was taken back: voids, refunds, disputes, less what came back of them.
 //   - opening and closing: what is left of grants in force, held or not. Debt is nothing until a grant pays it.
@@ -60,7 +61,8 @@ with moved as (
 	select e.bucket, split_part(p, ':', 1) collate "C" as id, case when e.created_at < $4 then date_trunc('month', e.created_at at time zone 'UTC') end as month,
 		e.type, -sum(split_part(p, ':', 2)::bigint) as steps
 	from (select bucket, created_at, type, parts from entries where bucket between $1 and $2 and created_at >= $3
-			and type not in ('grant', 'hold', 'release') and (type <> 'stripe_balance' or amount < 0) offset 0) e
+			and type not in ('grant', 'hold', 'release') and (type <> 'stripe_balance' or amount < 0
+				or not exists (select from grants g where g.bucket = entries.bucket and g.source_id = entries.refers_to)) offset 0) e
 	cross join lateral unnest(string_to_array(nullif(e.parts, ''), ',')) p
 	group by 1, 2, 3, 4
 ), starts as (

@@ -112,7 +112,7 @@ func (t *tx) giveBack(w *Wallet, b *back, parts Parts) error {
 		total += part.Amount
 		g := grants[part.Grant]
 		if g == nil {
-			if booked, err = t.forgive(p, w, b, part.Amount, booked); err != nil {
+			if booked, err = t.forgive(p, w, b, part, booked); err != nil {
 				return err
 			}
 			continue
@@ -146,13 +146,17 @@ func (t *tx) giveBack(w *Wallet, b *back, parts Parts) error {
 }
 
 // forgive gives back what was taken as debt: less is owed, and what a grant has paid down since comes back as a
-// grant of its own.
-func (t *tx) forgive(p *posting, w *Wallet, b *back, amount int64, booked Parts) (Parts, error) {
-	owed := min(amount, w.Debt-w.StripeDebt)
-	if owed > 0 {
-		booked = append(booked, Part{debtPart, owed})
+// grant of its own. What Stripe took as debt may pay down either kind, as credit that Stripe gives does.
+func (t *tx) forgive(p *posting, w *Wallet, b *back, part Part, booked Parts) (Parts, error) {
+	paid := part.Amount
+	if part.Grant == stripeDebtPart {
+		if owed := min(paid, w.StripeDebt); owed > 0 {
+			booked, paid = append(booked, Part{stripeDebtPart, owed}), paid-owed
+		}
 	}
-	paid := amount - owed
+	if owed := min(paid, w.Debt-w.StripeDebt); owed > 0 {
+		booked, paid = append(booked, Part{debtPart, owed}), paid-owed
+	}
 	if paid == 0 {
 		return booked, nil
 	}

@@ -30,6 +30,7 @@ func (l *Ledger) Import(ctx context.Context, m Mirror, list []StripeTransaction)
 			if m.ListedTo == nil {
 				opening := list[0]
 				opening.Amount, opening.Type, opening.Reason, opening.Flush = opening.EndingBalance, "opening", "balance in Stripe before", ""
+				opening.Invoice, opening.CreditNote = "", "" // it is the sum of all
 				list = []StripeTransaction{opening}
 			}
 		}
@@ -68,9 +69,12 @@ func (t *tx) importOne(m *Mirror, s StripeTransaction) (booked bool, err error) 
 		return false, err
 	}
 	p, _ := asset.price()
-	if s.Amount < 0 {
+	switch {
+	case s.Amount < 0 && s.Type == "unapplied_from_invoice" && s.Invoice != "":
+		err = t.strangerReturned(w, p, s)
+	case s.Amount < 0:
 		err = t.strangerGave(w, p, s)
-	} else {
+	default:
 		err = t.strangerTook(w, p, s)
 	}
 	return true, err
@@ -121,56 +125,6 @@ func (t *tx) strangerGave(w *Wallet, p price, s StripeTransaction) error {
 	}
 	t.emitGrant(EventGrantConfirmed, w, g)
 	return t.filled(w)
-}
-
-// strangerTook books credit that Stripe has spent, on an invoice or by hand: from the grants that may pay
-// invoices, those of a wallet for invoices before those of w, which pays for everything, and beyond them as debt that
-// Stripe shows too.
-func (t *tx) strangerTook(w *Wallet, p price, s StripeTransaction) error {
-	amount, ok := p.buys(s.Amount, w.Scale)
-	if !ok {
-		return fmt.Errorf("balance transaction %s takes more than %s can count", s.ID, w.Asset)
-	}
-	if w.Scope == "all" {
-		var id string
-		found, err := t.get(&id, `select id from wallets where bucket = $1 and customer_id = $2 and asset = $3 and scope = 'invoices' and status <> 'closed'`,
-			w.Bucket, w.Customer, w.Asset)
-		if err != nil {
-			return err
-		}
-		if found {
-			first, err := t.lockWallet(w.Bucket, id)
-			if err != nil {
-				return err
-			}
-			some := max(min(amount, first.Available()), 0)
-			if err := t.spentAtStripe(first, some, s); err != nil {
-				return err
-			}
-			amount -= some
-		}
-	}
-	return t.spentAtStripe(w, amount, s)
-}
-
-func (t *tx) spentAtStripe(w *Wallet, amount int64, s StripeTransaction) error {
-	if amount == 0 {
-		return nil
-	}
-	posting := newPosting(t.now)
-	parts, short, err := t.take(posting, w, amount, `g.covers = 'all'`)
-	if err != nil {
-		return err
-	}
-	if short > 0 {
-		parts = append(parts, Part{Grant: stripeDebtPart, Amount: -short})
-	}
-	posting.enter(w, Entry{ID: t.l.ids.newID("ent_", w.Bucket, t.now), Type: "stripe_balance", Amount: -amount,
-		Parts: parts, Reason: s.Reason, RefersTo: s.ID})
-	if err := t.write(posting); err != nil {
-		return err
-	}
-	return t.rearm(w)
 }
 
 // take burns amount from a locked wallet's live grants that fit a condition.

@@ -75,6 +75,7 @@ func (g *gateway) syncRound(ctx context.Context, m ledger.Mirror) (more bool, er
 		if err != nil {
 			return false, err
 		}
+		crash("mirror.imported")
 		if strangers > 0 {
 			g.log.Info("imported from Stripe", "customer", m.Customer, "transactions", strangers)
 		}

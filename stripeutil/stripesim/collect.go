@@ -308,13 +308,13 @@ func voidInvoice(c *call) (any, *apiError) {
 	}
 	in, err := c.invoiceAt()
 	if err == nil {
-		err = c.void(in)
+		err = c.void(in, true)
 	}
 	return orError(in, err)
 }
 
-// void calls an invoice off and gives back the balance that went into it.
-func (c *call) void(in *invoice) *apiError {
+// void calls an invoice off and gives back the balance that went into it, unless told not to.
+func (c *call) void(in *invoice, giveBack bool) *apiError {
 	if in.Status != "open" && in.Status != "uncollectible" {
 		return badRequest("", "", "You can only pass in open invoices. This invoice isn't open.")
 	}
@@ -326,7 +326,7 @@ func (c *call) void(in *invoice) *apiError {
 	}
 	in.Status, in.StatusTransitions.VoidedAt, in.NextPaymentAttempt = "void", optInt(c.unix()), 0
 	c.state.dropJobs(jobCollect, in.ID)
-	if back := in.StartingBalance - *in.EndingBalance; back != 0 {
+	if back := in.StartingBalance - *in.EndingBalance; back != 0 && giveBack {
 		c.book(c.state.Customers.get(in.Customer), balanceTransaction{Amount: back, Currency: in.Currency, Type: "unapplied_from_invoice", Invoice: opt(in.ID)}, true)
 	}
 	c.emit("invoice.voided", in, nil)
@@ -380,7 +380,7 @@ func (o *Operator) VoidInvoice(id string) (string, error) {
 		if in == nil {
 			return noSuch("invoice", id, "invoice")
 		}
-		return c.void(in)
+		return c.void(in, true)
 	})
 }
 

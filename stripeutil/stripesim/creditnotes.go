@@ -6,6 +6,7 @@ var creditNoteRoutes = map[string]handler{
 	"POST /v1/credit_notes":           createCreditNote,
 	"GET /v1/credit_notes":            listCreditNotes,
 	"GET /v1/credit_notes/{id}":       getCreditNote,
+	"POST /v1/credit_notes/{id}":      updateCreditNote,
 	"POST /v1/credit_notes/{id}/void": voidCreditNote,
 }
 
@@ -179,23 +180,45 @@ func getCreditNote(c *call) (any, *apiError) {
 	return orError(c.creditNoteAt())
 }
 
+// updateCreditNote changes what a note says of itself; its amounts never change.
+func updateCreditNote(c *call) (any, *apiError) {
+	n, err := c.creditNoteAt()
+	if err != nil {
+		return nil, err
+	}
+	next := *n
+	c.set("memo", &next.Memo)
+	next.Metadata = c.metadata(n.Metadata)
+	if err := c.done(); err != nil {
+		return nil, err
+	}
+	before := toMap(n)
+	*n = next
+	c.emitUpdated("credit_note.updated", before, n)
+	return n, nil
+}
+
 // voidCreditNote takes a note back. A refund cannot be taken back.
 func voidCreditNote(c *call) (any, *apiError) {
 	if err := c.done(); err != nil {
 		return nil, err
 	}
 	n, err := c.creditNoteAt()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = c.voidNote(n)
 	}
+	return orError(n, err)
+}
+
+func (c *call) voidNote(n *creditNote) *apiError {
 	in := c.state.Invoices.get(n.Invoice)
 	switch {
 	case n.Status == "void":
-		return nil, badRequest("", "", "This credit note is already void.")
+		return badRequest("", "", "This credit note is already void.")
 	case n.Refund != "":
-		return nil, badRequest("", "", "You cannot void a credit note that refunded a payment.")
+		return badRequest("", "", "You cannot void a credit note that refunded a payment.")
 	case n.Type == "pre_payment" && in.Status != "open":
-		return nil, badRequest("", "", "You cannot void a pre-payment credit note of an invoice that is no longer open.")
+		return badRequest("", "", "You cannot void a pre-payment credit note of an invoice that is no longer open.")
 	}
 	n.Status, n.VoidedAt = "void", optInt(c.unix())
 	if t := c.state.BalanceTransactions.get(string(n.CustomerBalanceTransaction)); t != nil {
@@ -204,7 +227,7 @@ func voidCreditNote(c *call) (any, *apiError) {
 	}
 	c.creditInvoice(in, n, -n.Amount)
 	c.emit("credit_note.voided", n, nil)
-	return n, nil
+	return nil
 }
 
 func listCreditNotes(c *call) (any, *apiError) {

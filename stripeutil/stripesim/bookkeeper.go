@@ -1,0 +1,92 @@
+package stripesim
+
+// FinalInvoice is an invoice that somebody finalized and has not collected: the balance has paid its part, and the rest
+// is open.
+func (o *Operator) FinalInvoice(customer string, amount int64, currency string) (id string, err error) {
+	err = o.s.act(func(c *call) *apiError {
+		cus, err := c.liveCustomer(customer)
+		if err == nil {
+			err = currencyFits(cus, currency)
+		}
+		if err != nil {
+			return err
+		}
+		in := c.newInvoice(cus, invoice{Currency: currency, CollectionMethod: "send_invoice"})
+		id = in.ID
+		c.emit("invoice.created", in, nil)
+		c.newItem(invoiceItem{Customer: customer, Amount: amount, Currency: currency, Quantity: 1, Description: "Something else"}, amount, in)
+		return c.finalize(in)
+	})
+	return id, err
+}
+
+// VoidInvoiceOnly voids an open invoice and does not give the balance back, as has been seen of Stripe.
+func (o *Operator) VoidInvoiceOnly(id string) (string, error) {
+	return id, o.s.act(func(c *call) *apiError {
+		in := c.state.Invoices.get(id)
+		if in == nil {
+			return noSuch("invoice", id, "invoice")
+		}
+		return c.void(in, false)
+	})
+}
+
+// ReturnBalance gives back some of what the balance paid of an invoice, as its void does of all.
+func (o *Operator) ReturnBalance(invoice string, amount int64) (string, error) {
+	return invoice, o.s.act(func(c *call) *apiError {
+		in := c.state.Invoices.get(invoice)
+		if in == nil {
+			return noSuch("invoice", invoice, "invoice")
+		}
+		c.book(c.state.Customers.get(in.Customer), balanceTransaction{Amount: -amount, Currency: in.Currency, Type: "unapplied_from_invoice", Invoice: opt(in.ID)}, true)
+		return nil
+	})
+}
+
+// CreditParts are the three ways in which a credit note on a paid invoice gives money back.
+type CreditParts struct{ Credit, Refund, OutOfBand int64 }
+
+// CreditNote gives money back for an invoice: for a paid one by the parts, for an open one, which has none, off what is
+// due.
+func (o *Operator) CreditNote(invoice string, p CreditParts) (id string, err error) {
+	err = o.s.act(func(c *call) *apiError {
+		in := c.state.Invoices.get(invoice)
+		if in == nil {
+			return noSuch("invoice", invoice, "invoice")
+		}
+		amount := p.Credit + p.Refund + p.OutOfBand
+		if err := creditable(in, amount, amount); err != nil {
+			return err
+		}
+		note := &creditNote{Metadata: cloneMetadata(nil), Amount: amount, Invoice: in.ID}
+		_, err := c.issue(in, note, parts{p.Credit, p.Refund, p.OutOfBand})
+		id = note.ID
+		return err
+	})
+	return id, err
+}
+
+// VoidCreditNote takes a credit note back, as far as that can be.
+func (o *Operator) VoidCreditNote(id string) (string, error) {
+	return id, o.s.act(func(c *call) *apiError {
+		n := c.state.CreditNotes.get(id)
+		if n == nil {
+			return noSuch("credit_note", id, "id")
+		}
+		return c.voidNote(n)
+	})
+}
+
+// NoteMemo changes what a credit note says of itself.
+func (o *Operator) NoteMemo(id, memo string) (string, error) {
+	return id, o.s.act(func(c *call) *apiError {
+		n := c.state.CreditNotes.get(id)
+		if n == nil {
+			return noSuch("credit_note", id, "id")
+		}
+		before := toMap(n)
+		n.Memo = opt(memo)
+		c.emitUpdated("credit_note.updated", before, n)
+		return nil
+	})
+}
