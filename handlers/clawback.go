@@ -19,22 +19,114 @@ func (s *Server) moneyBack(ctx context.Context, e stripeutil.Event) error {
 
 func (s *Server) followRefunds(ctx context.Context, id string) error {
 	pi, err := s.Stripe.PaymentIntent(ctx, id)
-	if err != nil {
+	if err != nil || pi.AmountReceived == 0 { // nothing came, so nothing goes back
 		return err
 	}
-	ref, known, err := s.payer(ctx, pi)
+	if pi.Invoice != "" {
+		in, err := s.Stripe.Invoice(ctx, pi.Invoice)
+		if err != nil {
+			return err
+		}
+		return s.followInvoice(ctx, in, false)
+	}
+	ref, known, err := s.payer(ctx, pi.ID, pi.Customer)
 	if err != nil || !known {
 		return err
 	}
-	refunds, err := s.Stripe.Refunds(ctx, id)
+	moves, err := s.movesOf(ctx, id)
 	if err != nil {
 		return err
 	}
-	disputes, err := s.Stripe.Disputes(ctx, id)
+	return s.Ledger.ClawBack(ctx, ref, ledger.Purchase{PaymentIntent: id, Topup: pi.Metadata[TopupMetadata], Received: pi.AmountReceived}, moves)
+}
+
+// creditNoteChanged follows a credit note, which gives money back for an invoice that was paid, in up to three parts:
+//
+//   - On the customer's balance: that is credit, which the mirror imports by its id. What the invoice bought is not taken
+//     back for it: the merchant has kept the money, and has given the customer its worth in credit beside what they
+//     bought, or in its place, which a void of the bought grant does.
+//   - As a refund: that is counted by the refund's id, whoever tells of it first.
+//   - Outside Stripe: the money is gone as by a refund, so the share of what the invoice bought that it stands for is
+//     taken back, and given back where the note is voided.
+//
+// The event is only a hint: the note, its invoice and all that was given back for it are read as they are now. Stopped
+// anywhere, the same event starts over and finds what was done.
+func (s *Server) creditNoteChanged(ctx context.Context, e stripeutil.Event) error {
+	note, err := s.Stripe.CreditNote(ctx, e.ObjectID())
+	if err != nil || note.BeforePayment {
+		return err // it lowered what was due: less was paid, and nothing was given back
+	}
+	if err := s.importNote(ctx, note); err != nil {
+		return err
+	}
+	in, err := s.Stripe.Invoice(ctx, note.Invoice)
 	if err != nil {
+		return err
+	}
+	return s.followInvoice(ctx, in, true)
+}
+
+// importNote has what a credit note did to the balance imported, unless it is known. The transaction that takes a voided
+// one back is not named by it.
+func (s *Server) importNote(ctx context.Context, note stripeutil.CreditNote) error {
+	if note.BalanceTransaction == "" || note.Customer == "" {
+		return nil
+	}
+	ref, err := s.Ledger.Resolve(ctx, note.Customer)
+	if ledger.IsCode(err, ledger.CodeNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	known, err := s.Ledger.KnownTransactions(ctx, ref, []string{note.BalanceTransaction})
+	if err != nil || known[note.BalanceTransaction] && note.Status != "void" {
+		return err
+	}
+	return s.Ledger.ImportDue(ctx, ref)
+}
+
+// followInvoice follows what was given back for an invoice. Credit notes are asked for where it says that it has some;
+// with noted, whatever it says.
+func (s *Server) followInvoice(ctx context.Context, in stripeutil.Invoice, noted bool) error {
+	ref, known, err := s.Ledger.SaleOwner(ctx, in.ID, in.Subscription)
+	if err == nil && !known {
+		ref, known, err = s.payer(ctx, in.PaymentIntent, in.Customer)
+	}
+	if err != nil || !known {
 		return err
 	}
 	var moves []ledger.MoneyBack
+	if in.PaymentIntent != "" && in.AmountPaid > 0 && !in.PaidOutOfBand {
+		if moves, err = s.movesOf(ctx, in.PaymentIntent); err != nil {
+			return err
+		}
+	}
+	if noted || in.Credited > 0 {
+		notes, err := s.Stripe.CreditNotes(ctx, in.ID)
+		if err != nil {
+			return err
+		}
+		for _, n := range notes {
+			if n.OutOfBand > 0 && !n.BeforePayment {
+				moves = append(moves, ledger.MoneyBack{ID: n.ID, Kind: "credit_note", Amount: n.OutOfBand, Currency: n.Currency, Status: n.Status,
+					Stands: n.Status != "void", Final: n.Status == "void", Created: n.Created})
+			}
+		}
+	}
+	return s.Ledger.ClawBack(ctx, ref, ledger.Purchase{PaymentIntent: in.PaymentIntent, Invoice: in.ID, Topup: in.Metadata[TopupMetadata], Received: in.Received()}, moves)
+}
+
+// movesOf are the refunds and disputes of a payment.
+func (s *Server) movesOf(ctx context.Context, paymentIntent string) (moves []ledger.MoneyBack, err error) {
+	refunds, err := s.Stripe.Refunds(ctx, paymentIntent)
+	if err != nil {
+		return nil, err
+	}
+	disputes, err := s.Stripe.Disputes(ctx, paymentIntent)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range refunds {
 		moves = append(moves, ledger.MoneyBack{ID: r.ID, Kind: "refund", Amount: r.Amount, Currency: r.Currency, Status: r.Status, Stands: r.Stands(),
 			Final: r.Status == "failed" || r.Status == "canceled", Created: r.Created})
@@ -43,33 +135,15 @@ func (s *Server) followRefunds(ctx context.Context, id string) error {
 		moves = append(moves, ledger.MoneyBack{ID: d.ID, Kind: "dispute", Amount: d.Amount, Currency: d.Currency, Status: d.Status, Stands: d.Stands(), Open: d.Open(),
 			Final: d.Status == "won" || d.Status == "lost", Created: d.Created})
 	}
-	topup, received, err := s.boughtFor(ctx, pi)
-	if err != nil {
-		return err
-	}
-	return s.Ledger.ClawBack(ctx, ref, id, topup, received, moves)
-}
-
-// boughtFor is the top-up that a payment was for, "" for another purchase, and what came of it: of an invoice's payment,
-// which carries no metadata of its own, with what the customer's balance paid beside it.
-func (s *Server) boughtFor(ctx context.Context, pi stripeutil.PaymentIntent) (topup string, received int64, err error) {
-	topup, received = pi.Metadata[TopupMetadata], pi.AmountReceived
-	if topup != "" || pi.Invoice == "" || received == 0 {
-		return topup, received, nil
-	}
-	in, err := s.Stripe.Invoice(ctx, pi.Invoice)
-	if topup = in.Metadata[TopupMetadata]; err == nil && topup != "" {
-		received += in.EndingBalance - in.StartingBalance
-	}
-	return topup, received, err
+	return moves, nil
 }
 
 // payer is the customer who got the credit of a payment; known is false for a stranger's.
-func (s *Server) payer(ctx context.Context, pi stripeutil.PaymentIntent) (ref ledger.Ref, known bool, err error) {
-	if ref, known, err = s.Ledger.SoldTo(ctx, pi.ID); err != nil || known || pi.Customer == "" {
+func (s *Server) payer(ctx context.Context, paymentIntent, stripeCustomer string) (ref ledger.Ref, known bool, err error) {
+	if ref, known, err = s.Ledger.SoldTo(ctx, paymentIntent); err != nil || known || stripeCustomer == "" {
 		return ref, known, err
 	}
-	ref, err = s.Ledger.Resolve(ctx, pi.Customer)
+	ref, err = s.Ledger.Resolve(ctx, stripeCustomer)
 	if ledger.IsCode(err, ledger.CodeNotFound) {
 		return ref, false, nil
 	}

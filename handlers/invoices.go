@@ -73,11 +73,7 @@ func OutcomeOfInvoice(top *ledger.Topup, in stripeutil.Invoice) (o ledger.Outcom
 	o = ledger.Outcome{Topup: top.ID, PaymentIntent: in.PaymentIntent}
 	switch in.Status {
 	case "paid":
-		received := in.AmountPaid
-		if in.PaidOutOfBand && received == 0 {
-			received = in.AmountDue
-		}
-		o.Status, o.Received = "succeeded", received+in.EndingBalance-in.StartingBalance
+		o.Status, o.Received = "succeeded", in.Received()
 		if o.Received <= 0 {
 			o.Status, o.Received, o.Code, o.Message = "failed", 0, "nothing_paid", "the invoice was closed without a payment"
 		}

@@ -352,10 +352,19 @@ func (s *Server) bookSale(ctx context.Context, sale ledger.Sale) error {
 	for _, what := range did {
 		s.Log.Info("sale", "sale", sale.ID, "customer", sale.Customer.ID, "line", what)
 	}
-	if err != nil || len(did) == 0 || sale.PaymentIntent == "" {
+	switch { // money that went back may have been heard of before what it gives back
+	case err != nil || len(did) == 0:
 		return err
+	case strings.HasPrefix(sale.ID, "in_"):
+		in, err := s.Stripe.Invoice(ctx, sale.ID)
+		if err != nil {
+			return err
+		}
+		return s.followInvoice(ctx, in, false)
+	case sale.PaymentIntent != "":
+		return s.followRefunds(ctx, sale.PaymentIntent)
 	}
-	return s.followRefunds(ctx, sale.PaymentIntent) // a refund may have been heard of before what it gives back
+	return nil
 }
 
 // saleLines are lines as the ledger takes them.

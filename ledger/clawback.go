@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,14 +14,30 @@ import (
 // next grant pays down. When the money comes back after all, for a refund failed or a dispute was won, the same
 // amounts go back to the same grants.
 //
-// A payment is looked at as a whole: what Stripe now says of all its refunds and disputes, however many events told of
-// them and in whatever order. Each is counted once, by its id. Of a payment's credit goes back the share that went
-// back of the payment, to the step: several refunds take together what one of their sum would.
+// A purchase is looked at as a whole: what Stripe now says of all its refunds and disputes, and of what its credit notes
+// gave back outside Stripe, however many events told of them and in whatever order. Each is counted once, by its id. Of a
+// purchase's credit goes back the share that went back of what came for it, to the step: several refunds take together
+// what one of their sum would.
 
-// MoneyBack is a refund or a dispute as Stripe now tells of it.
+// Purchase is what was paid for, by a payment, by an invoice, or by both.
+type Purchase struct {
+	PaymentIntent, Invoice string // "" where there is none
+	Topup                  string // "" for what Stripe alone sold
+	Received               int64  // what came, minor units
+}
+
+// name is how entries speak of a purchase.
+func (p Purchase) name() string {
+	if p.PaymentIntent != "" {
+		return p.PaymentIntent
+	}
+	return p.Invoice
+}
+
+// MoneyBack is a refund, a dispute, or what a credit note gave back outside Stripe, as Stripe now tells of it.
 type MoneyBack struct {
-	ID       string // re_…, dp_…
-	Kind     string // refund, dispute
+	ID       string // re_…, dp_…, cn_…
+	Kind     string // refund, dispute, credit_note
 	Amount   int64  // minor units
 	Currency string
 	Status   string // Stripe's word
@@ -40,14 +57,13 @@ type Clawback struct {
 // PauseDispute is why a rule is paused while a payment of its customer is disputed.
 const PauseDispute = "dispute"
 
-// ClawBack brings the books in line with what Stripe says of a payment's refunds and disputes. received is what the
-// payment brought, in minor units; topup is the top-up that it was for, "" for another purchase. A payment that is not
-// booked yet is an error: the same call has to come again.
+// ClawBack brings the books in line with what Stripe says of a purchase's refunds, disputes and credit notes. A top-up
+// that is not booked yet is an error: the same call has to come again.
 //
 // All of it is one transaction: killed before its commit nothing was taken, killed after it the event that told of it is
 // worked off again and finds everything done.
-func (l *Ledger) ClawBack(ctx context.Context, ref Ref, paymentIntent, topup string, received int64, moves []MoneyBack) error {
-	if received <= 0 {
+func (l *Ledger) ClawBack(ctx context.Context, ref Ref, of Purchase, moves []MoneyBack) error {
+	if of.Received <= 0 || len(moves) == 0 {
 		return nil // nothing came, so nothing goes back
 	}
 	moves = slices.SortedFunc(slices.Values(moves), func(a, b MoneyBack) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
@@ -55,11 +71,11 @@ func (l *Ledger) ClawBack(ctx context.Context, ref Ref, paymentIntent, topup str
 		if err := t.lockWallets(ref); err != nil {
 			return err
 		}
-		grants, err := t.bought(ref, paymentIntent, topup)
+		grants, err := t.bought(ref, of)
 		if err != nil {
 			return err
 		}
-		c := &clawing{t: t, ref: ref, paymentIntent: paymentIntent, received: received, grants: grants, wallets: make(map[string]*Wallet)}
+		c := &clawing{t: t, ref: ref, of: of, grants: grants, wallets: make(map[string]*Wallet)}
 		for _, m := range moves {
 			if err := c.follow(m); err != nil {
 				return err
@@ -69,39 +85,50 @@ func (l *Ledger) ClawBack(ctx context.Context, ref Ref, paymentIntent, topup str
 	})
 }
 
-// bought are the grants that a payment bought, in force or gone.
-func (t *tx) bought(ref Ref, paymentIntent, topup string) (grants []Grant, err error) {
-	if topup == "" {
+// bought are the grants that a purchase gave, in force or gone.
+func (t *tx) bought(ref Ref, of Purchase) (grants []Grant, err error) {
+	if of.Topup == "" {
 		// What a renewal carried over was bought by an earlier payment.
 		err = t.SelectContext(t.ctx, &grants, `select `+grantColumns+grantsFrom+`
 			join sold_lines sl on sl.bucket = g.bucket and sl.grant_id = g.id and sl.id not like '%/rollover'
 			join sales s on s.bucket = sl.bucket and s.id = split_part(sl.id, '/', 1)
-			where s.bucket = $1 and s.customer_id = $2 and s.payment_intent = $3 order by g.id`, ref.Bucket, ref.ID, paymentIntent)
+			where s.bucket = $1 and s.customer_id = $2 and (s.payment_intent = nullif($3, '') or s.id = nullif($4, '')) order by g.id`,
+			ref.Bucket, ref.ID, of.PaymentIntent, of.Invoice)
 		return grants, err
 	}
 	var top Topup
-	found, err := t.get(&top, `select `+topupColumns+topupsFrom+`where t.bucket = $1 and t.id = $2 and t.customer_id = $3`, ref.Bucket, topup, ref.ID)
+	found, err := t.get(&top, `select `+topupColumns+topupsFrom+`where t.bucket = $1 and t.id = $2 and t.customer_id = $3`, ref.Bucket, of.Topup, ref.ID)
 	if err != nil || !found {
 		return nil, err
 	}
 	if top.Status != "succeeded" {
-		return nil, fmt.Errorf("payment %s of top-up %s is not booked yet", paymentIntent, topup)
+		return nil, fmt.Errorf("payment %s of top-up %s is not booked yet", of.name(), of.Topup)
 	}
 	err = t.SelectContext(t.ctx, &grants, `select `+grantColumns+grantsFrom+`where g.bucket = $1 and g.id = $2`, ref.Bucket, top.GrantID)
 	return grants, err
 }
 
-// clawing is one look at a payment, under the locks of its customer's wallets.
+// clawing is one look at a purchase, under the locks of its customer's wallets.
 type clawing struct {
-	t             *tx
-	ref           Ref
-	paymentIntent string
-	received      int64
-	grants        []Grant
-	wallets       map[string]*Wallet
+	t       *tx
+	ref     Ref
+	of      Purchase
+	grants  []Grant
+	wallets map[string]*Wallet
 }
 
-// follow brings the books in line with one refund or dispute.
+// entryType is the type of the entries of a clawback: a credit note's are of money that was given back, as a refund's.
+func (m *MoneyBack) entryType() string {
+	if m.Kind == "credit_note" {
+		return "refund"
+	}
+	return m.Kind
+}
+
+// word is how entries speak of its kind.
+func (m *MoneyBack) word() string { return strings.ReplaceAll(m.Kind, "_", " ") }
+
+// follow brings the books in line with one refund, dispute or credit note.
 func (c *clawing) follow(m MoneyBack) error {
 	var old struct {
 		Status string `db:"status"`
@@ -112,16 +139,16 @@ func (c *clawing) follow(m MoneyBack) error {
 		return err
 	}
 	// Two looks may overtake each other: what has ended does not go on because an older look says so.
-	if known && !old.Stands && m.Stands && !m.Final && (old.Status == "won" || old.Status == "failed" || old.Status == "canceled") {
+	if known && !old.Stands && m.Stands && !m.Final && slices.Contains([]string{"won", "failed", "canceled", "void"}, old.Status) {
 		return nil
 	}
 	if known && old.Status == "lost" && !m.Final {
 		return nil
 	}
-	if err := c.t.exec(`insert into clawbacks (bucket, id, customer_id, kind, payment_intent, amount, currency, status, stands, created_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+	if err := c.t.exec(`insert into clawbacks (bucket, id, customer_id, kind, payment_intent, amount, currency, status, stands, created_at, invoice)
+		values ($1, $2, $3, $4, nullif($5, ''), $6, $7, $8, $9, $10, nullif($11, ''))
 		on conflict (bucket, id) do update set status = excluded.status, stands = excluded.stands, amount = excluded.amount`,
-		c.ref.Bucket, m.ID, c.ref.ID, m.Kind, c.paymentIntent, m.Amount, m.Currency, m.Status, m.Stands, m.Created); err != nil {
+		c.ref.Bucket, m.ID, c.ref.ID, m.Kind, c.of.PaymentIntent, m.Amount, m.Currency, m.Status, m.Stands, m.Created, c.of.Invoice); err != nil {
 		return err
 	}
 	for i := range c.grants {
@@ -146,7 +173,7 @@ func (c *clawing) tell(m MoneyBack, known bool, before string) {
 	}
 	closed := func(status string) bool { return status == "won" || status == "lost" }
 	wasOpen := known && (before == "needs_response" || before == "under_review")
-	seen := &Clawback{MoneyBack: m, Customer: c.ref.ID, PaymentIntent: c.paymentIntent}
+	seen := &Clawback{MoneyBack: m, Customer: c.ref.ID, PaymentIntent: c.of.PaymentIntent}
 	if (m.Open || closed(m.Status)) && !wasOpen && !closed(before) {
 		c.t.emitFor(EventDisputeOpened, c.ref, nil, seen)
 	}
@@ -164,7 +191,7 @@ type taking struct {
 	Amount   int64  `db:"amount"`
 }
 
-// takings are those of all clawbacks of the payment for one grant.
+// takings are those of all clawbacks of the purchase for one grant.
 func (c *clawing) takings(g *Grant) (all []taking, err error) {
 	err = c.t.SelectContext(c.t.ctx, &all, `select g.id, g.steps, g.entry_id, g.returned, b.amount from clawback_grants g
 		join clawbacks b on b.bucket = g.bucket and b.id = g.id where g.bucket = $1 and g.grant_id = $2`, c.ref.Bucket, g.ID)
@@ -187,7 +214,7 @@ func (c *clawing) take(m MoneyBack, g *Grant) error {
 		}
 		back, taken = back+k.Amount, taken+k.Steps
 	}
-	steps := share(g.Amount, min(back, c.received), c.received) - taken
+	steps := share(g.Amount, min(back, c.of.Received), c.of.Received) - taken
 	if steps <= 0 {
 		return nil
 	}
@@ -195,7 +222,7 @@ func (c *clawing) take(m MoneyBack, g *Grant) error {
 	if err != nil {
 		return err
 	}
-	entry, err := c.t.takeBack(w, g.ID, steps, Entry{Type: m.Kind, Reason: m.Kind + " of " + c.paymentIntent, RefersTo: m.ID})
+	entry, err := c.t.takeBack(w, g.ID, steps, Entry{Type: m.entryType(), Reason: m.word() + " of " + c.of.name(), RefersTo: m.ID})
 	if err != nil {
 		return err
 	}
@@ -256,7 +283,7 @@ func (c *clawing) giveBack(m MoneyBack, g *Grant) error {
 		for i, p := range taken.Parts {
 			parts[i] = Part{p.Grant, -p.Amount}
 		}
-		b := &back{entryType: m.Kind, id: c.t.l.ids.newID("ent_", w.Bucket, c.t.now), refersTo: m.ID, reason: m.Kind + " " + m.Status, covers: g.Covers}
+		b := &back{entryType: m.entryType(), id: c.t.l.ids.newID("ent_", w.Bucket, c.t.now), refersTo: m.ID, reason: m.word() + " " + m.Status, covers: g.Covers}
 		if err := c.t.giveBack(w, b, parts); err != nil {
 			return err
 		}

@@ -32,7 +32,7 @@ func TestClawbackBeforeItsPayment(t *testing.T) {
 	l := ledgertest.New(t, ledger.Options{})
 	c, topup := topped(t, l)
 	claw := func(topup string) error {
-		return l.ClawBack(ctx, c.Ref, "pi_topped", topup, 2000, []ledger.MoneyBack{refund("re_1", 500, "succeeded")})
+		return l.ClawBack(ctx, c.Ref, ledger.Purchase{PaymentIntent: "pi_topped", Topup: topup, Received: 2000}, []ledger.MoneyBack{refund("re_1", 500, "succeeded")})
 	}
 	if err := claw(topup); err == nil || !strings.Contains(err.Error(), "not booked yet") {
 		t.Errorf("before the payment: %v", err)
@@ -68,7 +68,7 @@ func TestClawbackLooksOvertake(t *testing.T) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(i, rand.Uint64()))
 			for range 10 {
-				if err := on[r.IntN(2)].ClawBack(ctx, c.Ref, "pi_topped", topup, 2000, looks[r.IntN(len(looks))]); err != nil {
+				if err := on[r.IntN(2)].ClawBack(ctx, c.Ref, ledger.Purchase{PaymentIntent: "pi_topped", Topup: topup, Received: 2000}, looks[r.IntN(len(looks))]); err != nil {
 					t.Error(err)
 				}
 				if _, _, err := debit(t, on[r.IntN(2)], "acme", "0.01", ""); err != nil {
@@ -78,7 +78,7 @@ func TestClawbackLooksOvertake(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := on[0].ClawBack(ctx, c.Ref, "pi_topped", topup, 2000, looks[3]); err != nil {
+	if err := on[0].ClawBack(ctx, c.Ref, ledger.Purchase{PaymentIntent: "pi_topped", Topup: topup, Received: 2000}, looks[3]); err != nil {
 		t.Fatal(err)
 	}
 	if got := available(t, on[1], "acme"); got != "14.19" { // 20 - 5.01 - 80 × 0.01

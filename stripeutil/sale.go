@@ -45,6 +45,7 @@ type Invoice struct {
 	// ending one of a draft says nothing.
 	StartingBalance, EndingBalance int64
 	PaidOutOfBand                  bool
+	Credited                       int64          // by credit notes since it was paid
 	URL                            string         // where the customer can pay it, once it is finalized
 	Payment                        *PaymentIntent // the whole payment where the invoice was read by itself and has one
 	Created                        time.Time
@@ -78,6 +79,19 @@ func (c *Client) CheckoutSession(ctx context.Context, id string) (CheckoutSessio
 	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/checkout/sessions/%s", id),
 		&stripe.CheckoutSessionParams{Expand: stripe.StringSlice([]string{"payment_intent"})})
 	return read(raw, err, decodeCheckoutSession)
+}
+
+// Received is what came of a paid invoice, in minor units: what was paid, here or elsewhere, and what the customer's
+// balance paid beside it. Where the balance owed, the debt was paid with it and is not counted.
+func (in Invoice) Received() int64 {
+	if in.Status != "paid" {
+		return 0
+	}
+	paid := in.AmountPaid
+	if in.PaidOutOfBand && paid == 0 {
+		paid = in.AmountDue
+	}
+	return paid + in.EndingBalance - in.StartingBalance
 }
 
 // Invoice reads an invoice.
@@ -229,6 +243,7 @@ func decodeInvoice(raw json.RawMessage) (Invoice, error) {
 		Starting      int64             `json:"starting_balance"`
 		Ending        int64             `json:"ending_balance"`
 		Elsewhere     bool              `json:"paid_out_of_band"`
+		Credited      int64             `json:"post_payment_credit_notes_amount"`
 		URL           string            `json:"hosted_invoice_url"`
 		Created       int64             `json:"created"`
 		Transitions   struct {
@@ -246,7 +261,7 @@ func decodeInvoice(raw json.RawMessage) (Invoice, error) {
 		ID: wire.ID, Customer: string(wire.Customer), Status: wire.Status, Subscription: string(wire.Subscription), Reason: wire.Reason,
 		PaymentIntent: payment.ID, PaidAt: unixTime(wire.Transitions.PaidAt), Metadata: wire.Metadata,
 		PaymentMetadata: payment.Metadata, Currency: wire.Currency, Subtotal: wire.Subtotal, Total: wire.Total, AmountDue: wire.AmountDue, AmountPaid: wire.AmountPaid,
-		StartingBalance: wire.Starting, EndingBalance: wire.Ending, PaidOutOfBand: wire.Elsewhere, URL: wire.URL, Payment: whole,
+		StartingBalance: wire.Starting, EndingBalance: wire.Ending, PaidOutOfBand: wire.Elsewhere, Credited: wire.Credited, URL: wire.URL, Payment: whole,
 		Created: unixTime(wire.Created),
 	}, nil
 }

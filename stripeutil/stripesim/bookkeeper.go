@@ -55,7 +55,11 @@ func (o *Operator) CreditNote(invoice string, p CreditParts) (id string, err err
 			return noSuch("invoice", invoice, "invoice")
 		}
 		amount := p.Credit + p.Refund + p.OutOfBand
-		if err := creditable(in, amount, amount); err != nil {
+		sum := amount
+		if in.Status == "open" { // has no parts
+			sum, p = 0, CreditParts{}
+		}
+		if err := creditable(in, amount, sum); err != nil {
 			return err
 		}
 		note := &creditNote{Metadata: cloneMetadata(nil), Amount: amount, Invoice: in.ID}

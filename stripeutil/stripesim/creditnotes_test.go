@@ -3,6 +3,8 @@ package stripesim_test
 import (
 	"strings"
 	"testing"
+
+	"lockstep/stripeutil/stripesim"
 )
 
 func TestCreditNotes(t *testing.T) {
@@ -38,8 +40,66 @@ func TestCreditNotes(t *testing.T) {
 	if w.balance(cus) != -300 {
 		t.Errorf("after the void: balance %d", w.balance(cus))
 	}
-	if r := w.must(w.get("/v1/credit_notes", "invoice="+in)); len(r.json["data"].([]any)) != 2 {
+	n = len(w.Events())
+	o := w.Operator()
+	gone, err := o.CreditNote(in, stripesim.CreditParts{Credit: 10, OutOfBand: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := w.must(w.post("/v1/credit_notes/"+gone, "memo=sorry&metadata[a]=b")); r.str("memo") != "sorry" || r.num("out_of_band_amount") != 20 {
 		t.Errorf("%s", r.body)
+	}
+	if _, err := o.NoteMemo(gone, "very"); err != nil {
+		t.Error(err)
+	}
+	if _, err := o.VoidCreditNote(gone); err != nil {
+		t.Error(err)
+	}
+	for what, err := range map[string]error{"void again": second(o.VoidCreditNote(gone)), "none": second(o.VoidCreditNote("cn_none")), "no memo": second(o.NoteMemo("cn_none", "")),
+		"no invoice": second(o.CreditNote("in_none", stripesim.CreditParts{Credit: 1})), "too much": second(o.CreditNote(in, stripesim.CreditParts{OutOfBand: 1401}))} {
+		if err == nil {
+			t.Errorf("%s did what cannot be done", what)
+		}
+	}
+	w.wantTypes(n, "customer.updated", "credit_note.created", "credit_note.updated", "credit_note.updated", "customer.updated", "credit_note.voided")
+	if r := w.must(w.get("/v1/invoices/"+in, "")); r.num("post_payment_credit_notes_amount") != 600 || w.balance(cus) != -300 {
+		t.Errorf("%s", r.body)
+	}
+	if r := w.must(w.get("/v1/credit_notes", "invoice="+in)); len(r.json["data"].([]any)) != 3 {
+		t.Errorf("%s", r.body)
+	}
+}
+
+// A void may keep what the balance paid, or give it back in parts.
+func TestInvoiceKeepsItsBalance(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := w.Operator()
+	cus := w.must(w.post("/v1/customers", "")).str("id")
+	if _, err := o.AdjustBalance(cus, -500, "usd", ""); err != nil {
+		t.Fatal(err)
+	}
+	in, err := o.FinalInvoice(cus, 2000, "usd")
+	if err != nil || w.balance(cus) != 0 {
+		t.Fatal(err, w.balance(cus))
+	}
+	if r := w.must(w.get("/v1/invoices/"+in, "")); r.str("status") != "open" || r.num("amount_due") != 1500 {
+		t.Errorf("%s", r.body)
+	}
+	if _, err := o.VoidInvoiceOnly(in); err != nil || w.balance(cus) != 0 {
+		t.Error(err, w.balance(cus))
+	}
+	if _, err := o.ReturnBalance(in, 200); err != nil || w.balance(cus) != -200 {
+		t.Error(err, w.balance(cus))
+	}
+	if all := w.BalanceTransactions(cus); len(all) != 3 || all[2].Type != "unapplied_from_invoice" || all[2].Invoice != in {
+		t.Errorf("%+v", all)
+	}
+	for what, err := range map[string]error{"void": second(o.VoidInvoiceOnly(in)), "none": second(o.VoidInvoiceOnly("in_none")), "return": second(o.ReturnBalance("in_none", 1)),
+		"nobody": second(o.FinalInvoice("cus_none", 1, "usd")), "euros": second(o.FinalInvoice(cus, 1, "eur"))} {
+		if err == nil {
+			t.Errorf("%s did what cannot be done", what)
+		}
 	}
 }
 
