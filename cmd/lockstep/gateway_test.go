@@ -113,6 +113,7 @@ func (o *worldOptions) startStripe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sim.Advance(o.clock.offset)
 	srv := httptest.NewServer(referee.New(t).Wrap(sim))
 	t.Cleanup(func() {
 		srv.CloseClientConnections() // a call that hangs on purpose must not keep the test from ending

@@ -1,0 +1,375 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"lockstep/handlers"
+	"lockstep/stripeutil/stripesim"
+)
+
+// scene is a world in which one scenario runs in several stories side by side. Each has customers of its own, and each
+// something else that goes wrong with its webhooks; time passes for all of them at once, so that thirty cost little
+// more than one.
+type scene struct {
+	w     *world
+	parts []*part
+	last  string // whom the last sentence was about
+
+	mu    sync.Mutex
+	of    map[string]*part // whose an object at Stripe is, by its id, or a customer, by ours
+	event map[string]*part // whose an event is that has an effect
+	held  int              // events that wait for a release
+	lost  int              // events that only the backfill brings
+}
+
+// part is one story.
+type part struct {
+	s        *scene
+	name     string
+	fault    fault
+	people   map[string]*person
+	prices   map[string]string
+	err      error  // what the last sentence came to
+	disputed string // the last payment at a bank
+	broken   bool   // it went another way, and is left alone
+
+	seen   map[string]int
+	events []told
+	met    int // how often the fault happened
+}
+
+// told is an event that Stripe made: the n-th of its type in its story.
+type told struct {
+	kind  string
+	n     int
+	byAPI bool // made by a call of the gateway's
+}
+
+// person is a customer and what scenarios remember of them.
+type person struct {
+	id, stripe, wallet, card string
+	topup, page, hold, sub   string
+	refund                   string
+}
+
+// fault is what goes wrong with the webhooks of one story: with the n-th of a type, or with all where n is below zero.
+type fault struct {
+	how  string
+	kind string
+	n    int
+}
+
+func (f fault) String() string {
+	switch {
+	case f.how == "":
+		return "as it happens"
+	case f.n < 0:
+		return "every " + f.kind + " " + f.how
+	}
+	return fmt.Sprintf("%s no. %d %s", f.kind, f.n+1, f.how)
+}
+
+// others are the events that Lockstep does not act on; production does not even subscribe to them.
+const others = "other event"
+
+// acted says which events have an effect.
+var acted = sync.OnceValue(func() map[string]bool {
+	m := map[string]bool{}
+	for _, t := range handlers.EventTypes() {
+		m[t] = true
+	}
+	return m
+})
+
+func newScene(w *world, faults []fault) *scene {
+	s := &scene{w: w, of: map[string]*part{}, event: map[string]*part{}}
+	for _, f := range faults {
+		s.parts = append(s.parts, &part{s: s, name: f.String(), fault: f, people: map[string]*person{}, prices: map[string]string{}, seen: map[string]int{}})
+	}
+	w.sim.ChooseDelivery(s.choose)
+	return s
+}
+
+// person is a customer of a story by the name that the scenario uses.
+func (p *part) person(name string) *person {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if p.people[name] == nil {
+		id := strings.ToLower(name)
+		for i, other := range p.s.parts {
+			if other == p && len(p.s.parts) > 1 {
+				id += fmt.Sprintf("-%d", i)
+			}
+		}
+		p.people[name] = &person{id: id}
+		p.s.of[id] = p
+	}
+	return p.people[name]
+}
+
+// own notes whose an object at Stripe is.
+func (s *scene) own(p *part, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of[id] = p
+}
+
+func (s *scene) owner(id string) *part {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.of[id]
+}
+
+// names finds what an object may be known by, and objects those ids of Stripe's that belong to one customer alone.
+var (
+	names   = regexp.MustCompile(`[A-Za-z0-9_-]+`)
+	objects = regexp.MustCompile(`^(cus|pi|ch|cs|in|sub|re|dp|pm|seti|cn)_`)
+)
+
+// choose says what goes wrong with an event. Whose it is follows from what it names; what it names is theirs too.
+func (s *scene) choose(e stripesim.Event) *stripesim.DeliveryFault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var p *part
+	all := names.FindAllString(string(e.Object), -1)
+	for _, name := range all {
+		if p = s.of[name]; p != nil {
+			break
+		}
+	}
+	if p == nil {
+		return nil
+	}
+	for _, name := range all {
+		if objects.MatchString(name) && s.of[name] == nil {
+			s.of[name] = p
+		}
+	}
+	kind := e.Type
+	if acted()[kind] {
+		s.event[e.ID] = p
+	} else {
+		kind = others
+	}
+	if e.Type == "charge.dispute.created" {
+		p.disputed = e.ObjectID
+	}
+	n := p.seen[kind]
+	p.seen[kind]++
+	p.events = append(p.events, told{kind, n, e.RequestID != ""})
+	if f := p.fault; f.how == "" || f.kind != kind || f.n >= 0 && f.n != n {
+		return nil
+	}
+	p.met++
+	return s.goesWrong(p)
+}
+
+// goesWrong is what the simulator is to do, with the lock held.
+func (s *scene) goesWrong(p *part) *stripesim.DeliveryFault {
+	switch p.fault.how {
+	case "lost":
+		s.lost++
+		return &stripesim.DeliveryFault{Kind: stripesim.Lose}
+	case "doubled":
+		return &stripesim.DeliveryFault{Kind: stripesim.Duplicate}
+	case "with a twin":
+		return &stripesim.DeliveryFault{Kind: stripesim.Twin}
+	case "after the next":
+		s.held++
+		return &stripesim.DeliveryFault{Kind: stripesim.Past, Until: s.workedOff, Next: func(e stripesim.Event) bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.event[e.ID] == p
+		}}
+	case "last":
+		s.held++
+		return &stripesim.DeliveryFault{Kind: stripesim.Hold}
+	case "before the answer":
+		return &stripesim.DeliveryFault{Kind: stripesim.First, Until: s.workedOff}
+	}
+	panic("no such fault: " + p.fault.how)
+}
+
+// workedOff waits until an event has had its effect. Where that waits for something else in turn, it gives up soon.
+func (s *scene) workedOff(event string) {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		var n int
+		if err := s.w.g.ledger.DB().Get(&n, `select count(*) from stripe_events where id = $1 and status <> 'pending'`, event); err != nil || n > 0 {
+			return
+		}
+	}
+}
+
+// each does something for every story that goes on, a few at a time.
+func (s *scene) each(f func(*part)) {
+	var wg sync.WaitGroup
+	room := make(chan struct{}, 6)
+	for _, p := range s.parts {
+		if p.broken {
+			continue
+		}
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			f(p)
+		})
+	}
+	wg.Wait()
+}
+
+// run plays a scenario, and answers whether all stories went as it says.
+func (s *scene) run(sc *scenario) bool {
+	s.w.t.Helper()
+	for i := range sc.steps {
+		st := &sc.steps[i]
+		if st.verb.time != nil {
+			if err := st.verb.time(s, st.args); err != nil {
+				s.w.t.Fatalf("%s: %v", st.at, err)
+			}
+			if err := s.w.g.sweep(s.w.t.Context()); err != nil { // what is due, which the sweep would come to in a moment
+				s.w.t.Fatal(err)
+			}
+		}
+		s.last = st.about(s.last)
+		s.each(func(p *part) {
+			if p.err = nil; st.verb.do != nil {
+				p.err = st.verb.do(p, st.args)
+			}
+		})
+		if len(st.figures) > 0 {
+			s.settle(st)
+			continue
+		}
+		for _, p := range s.parts {
+			if p.err != nil && !p.broken {
+				s.breaks(p, st, "failed: "+p.err.Error())
+			}
+		}
+	}
+	for _, p := range s.parts {
+		if p.broken {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *scene) breaks(p *part, st *step, why string) {
+	s.w.t.Helper()
+	p.broken = true
+	s.w.t.Errorf("%s, %s: %s %s", st.at, p.name, st.text, why)
+}
+
+// about is the customer whom a sentence names first, or the one before.
+func (st *step) about(before string) string {
+	for i, m := range placeholder.FindAllStringSubmatch(st.verb.says, -1) {
+		if m[1] == "who" {
+			return st.args[i]
+		}
+	}
+	return before
+}
+
+// settle waits until everything is quiet and every story shows the figures of a step, twice in a row. What is held back
+// comes when all else is quiet, what was lost when somebody looks for missed events.
+func (s *scene) settle(st *step) {
+	s.w.t.Helper()
+	var mu sync.Mutex
+	good := 0
+	for end := time.Now().Add(patience); good < 2; {
+		s.w.quietEvents()
+		if s.bring() {
+			good = 0
+			continue
+		}
+		wrong := map[*part]string{}
+		s.each(func(p *part) {
+			if why := p.wrong(st, s.last); why != "" {
+				mu.Lock()
+				defer mu.Unlock()
+				wrong[p] = why
+			}
+		})
+		switch {
+		case len(wrong) == 0:
+			good++
+		case time.Now().After(end):
+			for p, why := range wrong {
+				s.breaks(p, st, "-> "+why)
+			}
+			return
+		default:
+			good = 0
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+// bring delivers what was held back, and fetches what was lost; there may have been nothing of either.
+func (s *scene) bring() bool {
+	s.w.t.Helper()
+	s.mu.Lock()
+	held, lost := s.held, s.lost
+	s.held, s.lost = 0, 0
+	s.mu.Unlock()
+	if held > 0 {
+		s.w.sim.Release()
+	}
+	if lost > 0 {
+		if err := s.w.g.backfill(s.w.t.Context()); err != nil {
+			s.w.t.Fatal(err)
+		}
+	}
+	return held+lost > 0
+}
+
+// wrong is what is not as a step's figures say, or not yet.
+func (p *part) wrong(st *step, who string) string {
+	expected := slices.ContainsFunc(st.figures, func(f figureOf) bool { return f.text == "refused" || f.text == "declined" })
+	if p.err != nil && !expected {
+		return p.err.Error()
+	}
+	for _, f := range st.figures {
+		if instead := f.figure.is(p, who, f.args); instead != "" {
+			return fmt.Sprintf("%s, but %s", f.text, instead)
+		}
+	}
+	for name, who := range p.people {
+		if why := p.outOfStep(who); why != "" {
+			return name + why
+		}
+	}
+	return ""
+}
+
+// outOfStep says where a customer's balance in Stripe is not what the ledger says; one who is deleted has none.
+func (p *part) outOfStep(who *person) string {
+	var state struct {
+		Known  bool
+		Stripe string
+	}
+	_ = p.s.w.g.ledger.DB().QueryRowContext(context.Background(), `select coalesce(m.stripe_customer, '') from customers c
+		left join mirrors m on m.bucket = c.bucket and m.customer_id = c.id where c.id = $1`, who.id).Scan(&state.Stripe)
+	if state.Stripe == "" {
+		return ""
+	}
+	c, _ := p.s.w.sim.Customer(state.Stripe)
+	if c.Deleted {
+		return ""
+	}
+	p.s.own(p, state.Stripe)
+	if who.stripe == "" {
+		who.stripe = state.Stripe
+	}
+	a := p.s.w.call("GET", "/v1/customers/"+who.id+"/lockstep", nil)
+	if a.str("state") != "in_step" || a.str("ledger") != fmt.Sprint(-c.Balance) {
+		return fmt.Sprintf(" is not in step: %v; at Stripe %d", a, c.Balance)
+	}
+	return ""
+}
