@@ -93,8 +93,16 @@ var invariants = []struct{ name, query string }{
 	{"a top-up has its grant: confirmed when it was paid, pending while it may be, voided when not", `
 		select t.id, format('%s with grant %s', t.status, g.status)
 		from topups t left join grants g on g.bucket = t.bucket and g.id = t.grant_id and g.source_id = t.id
-		where t.bucket between $1 and $2 and (g.id is null or case t.status when 'succeeded' then g.status in ('pending', 'voided') and not g.in_force
+		where t.bucket between $1 and $2 and not t.immediate and (g.id is null or case t.status when 'succeeded' then g.status in ('pending', 'voided') and not g.in_force
 			when 'failed' then g.status <> 'voided' when 'canceled' then g.status <> 'voided' else g.status <> 'pending' end)`},
+	{"credit that was given before its payment is in force while that is under way, and taken back once, in full, when it failed", `
+		select t.id, format('%s with grant %s of %s, adjusted by %s', t.status, g.status, g.amount, e.amount)
+		from topups t left join grants g on g.bucket = t.bucket and g.id = t.grant_id and g.source_id = t.id
+		left join (select bucket, wallet_id, refers_to, sum(amount) as amount from entries where bucket between $1 and $2 and type = 'adjustment' group by 1, 2, 3) e
+			on e.bucket = t.bucket and e.wallet_id = t.wallet_id and e.refers_to = t.id
+		where t.bucket between $1 and $2 and t.immediate and (g.id is null or not g.in_force or g.amount <> t.amount
+			or coalesce(e.amount, 0) <> case when t.status in ('failed', 'canceled') then -t.amount else 0 end
+			or t.status <> 'succeeded' and g.covers <> 'usage')`},
 	{"at most one top-up of a wallet is in flight", `
 		select wallet_id, format('%s in flight', count(*)) from topups where bucket between $1 and $2 and status in ('pending', 'processing', 'action_required')
 		group by bucket, wallet_id having count(*) > 1`},
@@ -135,7 +143,7 @@ var invariants = []struct{ name, query string }{
 			from entries where bucket between $1 and $2 and amount > 0 and type in ('grant', 'stripe_balance') group by 1, 2, 3) e
 			on e.bucket = g.bucket and e.wallet_id = g.wallet_id and e.refers_to = g.source
 		where e.n <> g.n or e.amount <> g.amount
-			or e.n is null and not exists (select from entries r where r.bucket = g.bucket and r.id = g.source and r.type in ('reversal', 'refund', 'dispute', 'stripe_balance'))`},
+			or e.n is null and not exists (select from entries r where r.bucket = g.bucket and r.id = g.source and r.type in ('reversal', 'refund', 'dispute', 'adjustment', 'stripe_balance'))`},
 	{"what an invoice took of a wallet is an entry, and no more of it came back than Stripe gave back", `
 		select s.wallet_id, format('%s of %s: %s taken, entries %s; %s returned, entries %s', s.invoice, s.bucket, s.steps, s.entries, s.returned, coalesce(r.amount, 0))
 		from (select s.bucket, s.wallet_id, coalesce(b.invoice, '') as invoice, sum(s.steps) as steps, sum(s.returned) as returned,

@@ -106,7 +106,9 @@ func TestRandomVerbsKeepTheBooks(t *testing.T) {
 	for i := range customers {
 		id := fmt.Sprint("c", i)
 		newCustomer(t, replicas[0], id, "50")
-		putRule(t, replicas[0], id, rule(t, 100_000))
+		in := rule(t, 100_000)
+		in.Settlement = []string{"on_payment", "immediate"}[i%2]
+		putRule(t, replicas[0], id, in)
 	}
 	var mu sync.Mutex
 	booked := make(map[string]int) // per customer

@@ -382,6 +382,14 @@ func (t *tx) void(w *Wallet, g *Grant, reason string) error {
 	if g.Status == "pending" {
 		return refuse(CodeState, "id", "grant %s waits for the payment of %s: cancel that", g.ID, g.SourceID)
 	}
+	var unpaid bool // what is void now would be taken once more
+	if _, err := t.get(&unpaid, `select exists (select from topups where bucket = $1 and id = $2 and immediate
+		and status in ('pending', 'processing', 'action_required'))`, g.Bucket, g.SourceID); err != nil {
+		return err
+	}
+	if unpaid {
+		return refuse(CodeState, "id", "grant %s was given before the payment of %s, which is under way: cancel that", g.ID, g.SourceID)
+	}
 	if g.Status != "confirmed" {
 		return refuse(CodeState, "id", "grant %s is %s: there is nothing to void", g.ID, g.Status)
 	}

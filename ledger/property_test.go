@@ -179,6 +179,7 @@ var verbs = []struct {
 	{2, func(a *actor) error {
 		w, _ := a.wallet()
 		in := rule(a.t, 1000+a.r.Int64N(100_000))
+		in.Settlement = []string{"on_payment", "immediate"}[a.r.IntN(2)]
 		_, err := a.ledger().PutRule(ctx, w.ID, in)
 		return err
 	}},

@@ -170,9 +170,15 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 	} else if err != nil {
 		return nil, err
 	}
+	immediate := r.Settlement == "immediate"
+	if immediate {
+		if immediate, err = t.trusts(w); err != nil {
+			return nil, err
+		}
+	}
 	used := spent + due
-	return nil, t.intend(w, Topup{Trigger: "auto", Mode: r.Mode, Amount: amount, Charge: charge, Currency: p.currency,
-		PaymentMethod: r.PaymentMethod, CapUsed: &used, CapAmount: r.CapAmount, InvoiceTerms: r.InvoiceTerms}, terms{r.GrantKind, r.GrantPriority, r.GrantExpiresInDays})
+	return nil, t.intend(w, Topup{Immediate: immediate, Trigger: "auto", Mode: r.Mode, Amount: amount, Charge: charge, Currency: p.currency, PaymentMethod: r.PaymentMethod,
+		CapUsed: &used, CapAmount: r.CapAmount, InvoiceTerms: r.InvoiceTerms}, terms{r.GrantKind, r.GrantPriority, r.GrantExpiresInDays})
 }
 
 // unpauseCap ends a pause at the cap that no longer holds.

@@ -83,6 +83,7 @@ select e.seq, e.id, e.type, e.amount, e.created_at, coalesce(e.refers_to, '') as
 		when e.type in ('expire', 'void', 'refund', 'dispute') then exists (select from grants g
 			join topups t on t.bucket = g.bucket and t.id = g.source_id and t.trigger = 'auto'
 			where g.bucket = e.bucket and g.id = split_part(e.parts, ':', 1))
+		when e.type = 'adjustment' then e.refers_to like 'top\_%'
 		else false end as bought
 from entries e where e.bucket = $1 and e.wallet_id = $2 and e.seq > $3 and e.seq <= $4 order by e.seq`
 

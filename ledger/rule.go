@@ -88,8 +88,8 @@ func (in RuleInput) rule(w *Wallet, asset Asset) (Rule, error) {
 		return Rule{}, refuse(CodeInvalid, "auto_topup", "%s has no price, so it can't be bought: set one with PUT /v1/assets/%s", asset.Code, asset.Code)
 	case r.Mode != "charge" && r.Mode != "invoice":
 		return Rule{}, refuse(CodeInvalid, "mode", "mode is charge or invoice")
-	case r.Settlement != "on_payment":
-		return Rule{}, refuse(CodeInvalid, "settlement", "settlement must be on_payment")
+	case r.Settlement != "on_payment" && r.Settlement != "immediate":
+		return Rule{}, refuse(CodeInvalid, "settlement", "settlement is on_payment or immediate")
 	case !slices.Contains(grantKinds, r.GrantKind):
 		return Rule{}, refuse(CodeInvalid, "grant.kind", "grant.kind is purchased, promotional, plan or adjustment")
 	case r.GrantPriority < 0 || r.GrantPriority > 100:

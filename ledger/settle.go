@@ -84,14 +84,18 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 	}
 	switch next {
 	case "succeeded":
+		if top.Immediate {
+			return t.unpaidPaid(w, top, o)
+		}
 		return t.credit(w, top, o, waited)
-	case "failed", "canceled":
-		if err := t.giveUp(w, top); err != nil {
+	case "failed", "action_required":
+		// Before any credit is taken back: what is missing then must not have the rule charge again.
+		if err := t.pauseFor(w, top, o); err != nil {
 			return err
 		}
 	}
-	if next == "failed" || next == "action_required" {
-		if err := t.pauseFor(w, top, o); err != nil {
+	if next == "failed" || next == "canceled" {
+		if err := t.giveUp(w, top); err != nil {
 			return err
 		}
 	}
@@ -180,8 +184,12 @@ func (t *tx) paid(w *Wallet) error {
 	return t.saveRule(r)
 }
 
-// giveUp voids the grant of a top-up that will not be paid and gives its part of the cap back.
+// giveUp voids the grant of a top-up that will not be paid, or takes back what it gave already, and gives its part of the
+// cap back.
 func (t *tx) giveUp(w *Wallet, top *Topup) error {
+	if top.Immediate {
+		return t.takeUnpaid(w, top)
+	}
 	if err := t.addPending(w, -top.Amount); err != nil {
 		return err
 	}

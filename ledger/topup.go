@@ -42,6 +42,8 @@ type Topup struct {
 	Invoice         *string `db:"invoice"`
 	InvoiceStep     int16   `db:"invoice_step"`
 	Page            int16   `db:"page"`
+	Immediate       bool    `db:"immediate"` // its credit does not wait for the payment
+	TakenEntry      *string `db:"taken_entry"`
 	Tax             *int64  `db:"tax"` // the part of Charge that is tax, once known
 	InvoiceTerms
 }
@@ -49,7 +51,8 @@ type Topup struct {
 const topupColumns = `t.bucket, t.id, t.wallet_id, t.customer_id, t.trigger, t.mode, t.status, t.amount, t.charge, t.currency, t.attempt,
 	t.payment_method, t.params, t.called_at, t.payment_intent, t.failure_code, t.decline_code, t.failure_message, t.grant_id,
 	t.expires_in_days, t.cap_used, t.cap_amount, t.cancel, t.tries, t.created_at, coalesce(c.stripe_customer, '') as stripe_customer, w.scale,
-	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step, t.tax, t.automatic_tax, t.days_until_due, t.failure_soft, t.page`
+	t.checkout_session, t.url, t.success_url, t.invoice, t.invoice_step, t.tax, t.automatic_tax, t.days_until_due, t.failure_soft, t.page,
+	t.immediate, t.taken_entry`
 
 const topupsFrom = ` from topups t join customers c on c.bucket = t.bucket and c.id = t.customer_id
 	join wallets w on w.bucket = t.bucket and w.id = t.wallet_id `
@@ -149,7 +152,7 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 }
 
 // intend writes the first of the four money steps: the top-up, what it will charge, the part of the cap
-// that it uses up, and its grant, pending.
+// that it uses up, and its grant: pending, or, of an immediate one, in force.
 func (t *tx) intend(w *Wallet, top Topup, terms terms) error {
 	if top.ID == "" {
 		top.ID = t.l.ids.newID("top_", w.Bucket, t.now)
@@ -163,9 +166,13 @@ func (t *tx) intend(w *Wallet, top Topup, terms terms) error {
 		covers = "usage"
 	}
 	top.GrantID = t.l.ids.newID("grt_", w.Bucket, t.now)
-	if err := t.insertGrant(Grant{Bucket: w.Bucket, ID: top.GrantID, Wallet: w.ID, Amount: top.Amount, Kind: terms.kind,
+	g := Grant{Bucket: w.Bucket, ID: top.GrantID, Wallet: w.ID, Amount: top.Amount, Kind: terms.kind,
 		Priority: terms.priority, Covers: covers, Status: "pending", EffectiveAt: t.now, Reason: reason,
-		CostAmount: &top.Charge, CostCurrency: &top.Currency, SourceType: "topup", SourceID: top.ID}); err != nil {
+		CostAmount: &top.Charge, CostCurrency: &top.Currency, SourceType: "topup", SourceID: top.ID}
+	if top.Immediate {
+		g.Status, g.Covers = "confirmed", "usage"
+	}
+	if err := t.insertGrant(g); err != nil {
 		return err
 	}
 	run := t.now
@@ -174,14 +181,17 @@ func (t *tx) intend(w *Wallet, top Topup, terms terms) error {
 	}
 	if err := t.exec(`insert into topups (bucket, id, wallet_id, customer_id, trigger, mode, status, amount, charge, currency,
 			payment_method, grant_id, expires_in_days, cap_used, cap_amount, run_at, created_at, success_url,
-			automatic_tax, days_until_due)
-		values ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
+			automatic_tax, days_until_due, immediate)
+		values ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
 		w.Bucket, top.ID, w.ID, w.Customer, top.Trigger, top.Mode, top.Amount, top.Charge, top.Currency,
 		top.PaymentMethod, top.GrantID, terms.expiresInDays, top.CapUsed, top.CapAmount, run, t.now, top.SuccessURL,
-		top.AutomaticTax, top.DaysUntilDue); err != nil {
+		top.AutomaticTax, top.DaysUntilDue, top.Immediate); err != nil {
 		return err
 	}
 	t.wake = t.wake || top.Trigger == "auto"
+	if top.Immediate {
+		return t.giveUnpaid(w, g)
+	}
 	return t.addPending(w, top.Amount)
 }
 

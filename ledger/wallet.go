@@ -315,6 +315,15 @@ func (l *Ledger) ChangeWallet(ctx context.Context, id string, in WalletChange) (
 		if err := in.apply(locked, c); err != nil {
 			return err
 		}
+		if deref(in.Status) == "closed" {
+			var inFlight bool // what it gave before it was paid may have to be taken back
+			if _, err := t.get(&inFlight, inFlightSQL, w.Bucket, w.ID); err != nil {
+				return err
+			}
+			if inFlight {
+				return refuse(CodeState, "status", "a top-up of wallet %s is in flight: wait for it or cancel it first", w.ID)
+			}
+		}
 		if err := t.exec(`update wallets set overdraft_limit = $3, status = $4, version = version + 1 where bucket = $1 and id = $2`,
 			locked.Bucket, locked.ID, locked.OverdraftLimit, locked.Status); err != nil {
 			return err
