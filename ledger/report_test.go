@@ -241,6 +241,7 @@ func randomTrade(t *testing.T, l *ledger.Ledger, r *rand.Rand, clock *stepClock,
 	}
 	assets := []string{"usd", "credits", "gold"}
 	newCustomer(t, l, "acme", "")
+	putRule(t, l, "acme", atOnce(t, 0))
 	for _, asset := range assets[1:] {
 		if _, _, err := l.CreateWallet(ctx, ledger.WalletInput{Customer: "acme", Asset: asset, Overdraft: dec(t, "5")}, ledger.Once{}); err != nil {
 			t.Fatal(err)
@@ -259,7 +260,15 @@ func randomTrade(t *testing.T, l *ledger.Ledger, r *rand.Rand, clock *stepClock,
 		clock.step(time.Duration(r.Int64N(int64(40 * time.Hour))))
 		asset := assets[r.IntN(3)]
 		amount := dec(t, fmt.Sprint(1+r.IntN(7)))
-		switch r.IntN(10) {
+		switch r.IntN(11) {
+		case 10:
+			for _, top := range topups(t, l, "acme")[:1] { // the same again, too, and what comes after it was given up
+				status := []string{"succeeded", "failed", "failed", "canceled", "processing"}[r.IntN(5)]
+				settle(t, l, ledger.Outcome{Topup: top.ID, Status: status, PaymentIntent: "pi_" + top.ID, Code: "account_closed", DeclineCode: "account_closed"})
+			}
+			if _, err := l.ResumeRule(ctx, wallet(t, l, "acme").ID); err != nil {
+				t.Fatal(err)
+			}
 		case 0, 1, 2:
 			in := ledger.GrantInput{Customer: "acme", Asset: asset, Amount: amount, Kind: []string{"purchased", "promotional", "plan", "adjustment"}[r.IntN(4)], Priority: 50}
 			if r.IntN(3) == 0 {

@@ -47,7 +47,7 @@ func TestBankDebit(t *testing.T) {
 	for _, mode := range []string{"charge", "invoice"} {
 		for account, end := range map[string]struct{ status, code, pause, clears string }{
 			"pm_usBankAccount_success":            {"succeeded", "", "", ""},
-			"pm_usBankAccount_insufficientFunds":  {"failed", "insufficient_funds", "payment_failed", "tried again at"},
+			"pm_usBankAccount_insufficientFunds":  {"failed", "insufficient_funds", "payment_failed", "the card is tried again at "},
 			"pm_usBankAccount_accountClosed":      {"failed", "account_closed", "payment_failed", "another default card"},
 			"pm_usBankAccount_debitNotAuthorized": {"failed", "debit_not_authorized", "payment_failed", "another default card"},
 		} {
@@ -83,7 +83,7 @@ func TestBankDebit(t *testing.T) {
 					} else {
 						a := w.must("GET", "/v1/wallets/"+wallet, nil)
 						if now.str("failure.code") != end.code || reason != end.pause || w.pending() != "0" || w.available("acme") != "4" ||
-							!strings.Contains(a.str("auto_topup.pause.clears_when"), end.clears) || a.str("auto_topup.spent.amount") != "0" {
+							!strings.HasPrefix(a.str("auto_topup.pause.clears_when"), end.clears) || a.str("auto_topup.spent.amount") != "0" {
 							t.Errorf("failed: %v, %v", now, a)
 						}
 						w.invoiced(stripeID)

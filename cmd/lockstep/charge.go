@@ -265,7 +265,8 @@ func (g *gateway) cancelPayment(ctx context.Context, top ledger.Topup) error {
 	if top.PaymentIntent == nil {
 		return g.findPayment(ctx, top)
 	}
-	pi, err := g.stripe.CancelPaymentIntent(ctx, *top.PaymentIntent, "topup:"+top.ID+":cancel")
+	// Each try has a key of its own: nothing is made by it, and so it gets past a fault that Stripe remembers.
+	pi, err := g.stripe.CancelPaymentIntent(ctx, *top.PaymentIntent, fmt.Sprintf("topup:%s:cancel:%d", top.ID, top.Tries))
 	if errors.Is(err, stripeutil.ErrInvalid) {
 		pi, err = g.stripe.PaymentIntent(ctx, *top.PaymentIntent)
 	}

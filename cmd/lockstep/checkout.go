@@ -127,7 +127,8 @@ func (g *gateway) findCheckout(ctx context.Context, top ledger.Topup) error {
 
 // expireCheckout closes the page; one that can't be closed any more says what it has become.
 func (g *gateway) expireCheckout(ctx context.Context, top ledger.Topup) error {
-	err := g.stripe.ExpireCheckoutSession(ctx, *top.CheckoutSession, fmt.Sprintf("topup:%s:attempt:%d:expire", top.ID, top.Attempt))
+	// Each try has a key of its own: nothing is made by it, and so it gets past a fault that Stripe remembers.
+	err := g.stripe.ExpireCheckoutSession(ctx, *top.CheckoutSession, fmt.Sprintf("topup:%s:attempt:%d:expire:%d", top.ID, top.Attempt, top.Tries))
 	if err != nil && !errors.Is(err, stripeutil.ErrInvalid) {
 		return errors.Join(err, g.later(ctx, top))
 	}

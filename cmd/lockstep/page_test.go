@@ -241,6 +241,20 @@ func TestPageUnderFaults(t *testing.T) {
 			}
 		})
 	}
+	for name, kind := range map[string]stripesim.FaultKind{"the answer is lost": stripesim.DropAfter, "the call is lost": stripesim.DropBefore,
+		"a saved 500 after it": stripesim.Error500After, "a saved 500 instead of it": stripesim.Error500Before, "Stripe is away": stripesim.Unavailable} {
+		t.Run("closing it, "+name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			_, stripeID, _ := w.needsCustomer()
+			w.sim.Inject(stripesim.Fault{Method: "POST", Path: "/v1/checkout/sessions/*", Kind: kind})
+			w.card(stripeID, "pm_card_visa")
+			w.oncePaid(stripeID, 1)
+			if n := w.openPages(); n != 0 {
+				t.Errorf("%d pages are open", n)
+			}
+		})
+	}
 	for name, kind := range map[string]stripesim.DeliveryFaultKind{"lost": stripesim.Lose, "lost once": stripesim.LoseOnce, "doubled": stripesim.Duplicate,
 		"twins": stripesim.Twin, "held": stripesim.Hold, "of another API": stripesim.WrongAPIVersion} {
 		t.Run("events "+name, func(t *testing.T) {
