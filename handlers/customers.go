@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -96,12 +97,9 @@ func (s *Server) postCustomer(c *call) error {
 // same call again, or a worker, goes on from there under a Stripe key that comes from the row.
 func (s *Server) createCustomer(c *call, in ledger.CustomerInput, once ledger.Once) (ledger.Customer, error) {
 	if in.StripeCustomer != "" {
-		sc, err := s.Stripe.Customer(c.ctx(), in.StripeCustomer)
+		sc, err := s.existing(c.ctx(), in.StripeCustomer)
 		if err != nil {
 			return ledger.Customer{}, err
-		}
-		if sc.Deleted {
-			return ledger.Customer{}, invalid("stripe_customer", in.StripeCustomer+" was deleted in Stripe")
 		}
 		in.Currency = sc.Currency
 	}
@@ -137,12 +135,37 @@ func (s *Server) createCustomer(c *call, in ledger.CustomerInput, once ledger.On
 	return cust, nil
 }
 
+// existing is a customer that is said to be in Stripe.
+func (s *Server) existing(ctx context.Context, id string) (stripeutil.Customer, error) {
+	sc, err := s.Stripe.Customer(ctx, id)
+	var se *stripeutil.Error
+	switch {
+	case stripeutil.OtherMode(err) && errors.As(err, &se):
+		return sc, &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "stripe_customer",
+			se.Message + " Test and live mode are two accounts: use a service with the other key and a database of its own, or a customer of this mode"}
+	case errors.Is(err, stripeutil.ErrNotFound):
+		return sc, &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "stripe_customer", "Stripe has no such customer: '" + id + "'"}
+	case err == nil && sc.Deleted:
+		return sc, invalid("stripe_customer", id+" was deleted in Stripe")
+	}
+	return sc, err
+}
+
+// patchCustomer changes a customer. One who has no Stripe customer yet is given one in the same transaction, and what
+// that one holds is imported: should Stripe fail then, a worker does.
 func (s *Server) patchCustomer(c *call) error {
 	var in struct {
-		Status   *string            `json:"status"`
-		Metadata *map[string]string `json:"metadata"`
+		Status         *string            `json:"status"`
+		Metadata       *map[string]string `json:"metadata"`
+		StripeCustomer *string            `json:"stripe_customer"`
 	}
 	if err := c.decode(&in); err != nil {
+		return err
+	}
+	if err := filled(field{"stripe_customer", in.StripeCustomer}); err != nil {
+		return err
+	}
+	if err := texts("stripe_customer", deref(in.StripeCustomer)); err != nil {
 		return err
 	}
 	change := ledger.CustomerChange{Status: in.Status}
@@ -160,8 +183,21 @@ func (s *Server) patchCustomer(c *call) error {
 	if err != nil {
 		return err
 	}
+	linked := in.StripeCustomer != nil && cust.StripeCustomer != *in.StripeCustomer
+	if linked {
+		sc, err := s.existing(c.ctx(), *in.StripeCustomer)
+		if err != nil {
+			return err
+		}
+		change.StripeCustomer, change.Currency = sc.ID, sc.Currency
+	}
 	if cust, err = s.Ledger.ChangeCustomer(c.ctx(), cust.Ref, change); err != nil {
 		return err
+	}
+	if linked {
+		if err := s.Sync(c.ctx(), cust.Ref); err != nil {
+			s.Log.Warn("import waits", "customer", cust.ID, "error", err)
+		}
 	}
 	return s.replyCustomer(c, cust)
 }

@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"lockstep/ledger"
 	"lockstep/stripeutil"
@@ -18,6 +19,9 @@ type lockstepJSON struct {
 	Unflushed int64  `json:"unflushed"`
 	Drift     int64  `json:"drift"`
 	CheckedAt string `json:"checked_at"`
+
+	Explanation string `json:"explanation,omitempty"`
+	kind        string // of a finding that is no drift
 }
 
 // finding is a customer of whom a reconciliation has something to say.
@@ -30,6 +34,17 @@ type finding struct {
 	Drift       int64  `json:"drift"`
 	Explanation string `json:"explanation"`
 	Repaired    bool   `json:"repaired"`
+}
+
+// Unsettled is how many customers are out of step after it. One who was deleted in Stripe has nothing there to be in step
+// with.
+func (r *Reconciliation) Unsettled() (n int) {
+	for _, f := range r.Findings {
+		if !f.Repaired && f.State != "in_step" && f.Kind != "customer_deleted" {
+			n++
+		}
+	}
+	return n
 }
 
 // Reconciliation is the outcome of comparing customers with Stripe.
@@ -46,10 +61,11 @@ func (s *Server) getLockstep(c *call) error {
 	if err != nil {
 		return err
 	}
-	v, _, err := s.judge(c.ctx(), cust.Ref)
+	v, why, err := s.judge(c.ctx(), cust.Ref)
 	if err != nil {
 		return err
 	}
+	v.Explanation = why
 	return c.reply(http.StatusOK, v)
 }
 
@@ -94,15 +110,28 @@ func (s *Server) judgeOnce(ctx context.Context, ref ledger.Ref) (v lockstepJSON,
 		v.State = "unknown"
 		return v, "the customer has no balance in Stripe yet", nil
 	}
-	v.Currency, v.Ledger, v.Unflushed = m.Currency, m.Want, m.Want-m.Credit
-	sc, err := s.Stripe.Customer(ctx, m.StripeCustomer)
-	if err != nil {
-		v.State = "unknown"
-		return v, "Stripe could not be asked: " + err.Error(), nil
+	v.Currency, v.Ledger, v.Unflushed, v.Stripe = m.Currency, m.Want, m.Want-m.Credit, m.Credit
+	var sc stripeutil.Customer
+	if !m.Stopped {
+		if sc, err = s.Stripe.Customer(ctx, m.StripeCustomer); err != nil {
+			v.State, v.Stripe = "unknown", 0
+			return v, "Stripe could not be asked: " + err.Error(), nil
+		}
 	}
-	if sc.Deleted {
-		v.State = "unknown"
-		return v, "the customer was deleted in Stripe", nil
+	if m.Stopped || sc.Deleted { // its event may be lost
+		v.State, v.kind = "unknown", "customer_deleted"
+		return v, "the customer was deleted in Stripe: its books are closed as they were, and no balance is written any more", s.Ledger.CustomerDeleted(ctx, ref)
+	}
+	if sc.Currency != "" && sc.Currency != m.Currency {
+		if changed, err := s.currencyFixed(ctx, ref, sc.Currency); err != nil || changed {
+			if err == nil {
+				return s.judgeOnce(ctx, ref)
+			}
+			return v, "", err
+		}
+	}
+	if len(m.Unshown) > 0 {
+		v.kind = "currency"
 	}
 	v.Stripe = -sc.Balance
 	v.Drift = v.Stripe - m.Credit
@@ -112,6 +141,10 @@ func (s *Server) judgeOnce(ctx context.Context, ref ledger.Ref) (v lockstepJSON,
 	if v.Drift == 0 {
 		if v.Unflushed != 0 || m.Open {
 			v.State = "flushing"
+		}
+		if v.kind != "" {
+			return v, "Stripe keeps the customer's balance in " + m.Currency + ", for good, so it can't show credit of " + strings.Join(m.Unshown, ", ") +
+				", which is priced in another currency and pays usage alone", nil
 		}
 		return v, "", nil
 	}
@@ -280,11 +313,21 @@ func (s *Server) reconcileOne(ctx context.Context, ref ledger.Ref, repair bool, 
 		return err
 	}
 	r.Customers++
+	f := finding{Customer: ref.ID, State: before.State, Kind: "drift", Ledger: before.Ledger, Stripe: before.Stripe, Drift: before.Drift, Explanation: why}
+	if before.kind != "" {
+		f.Kind = before.kind
+	}
 	if before.State == "in_step" {
 		r.InStep++
+		if before.kind != "" {
+			r.Findings = append(r.Findings, f)
+		}
 		return s.Ledger.DriftGone(ctx, ref)
 	}
-	f := finding{Customer: ref.ID, State: before.State, Kind: "drift", Ledger: before.Ledger, Stripe: before.Stripe, Drift: before.Drift, Explanation: why}
+	if before.kind == "customer_deleted" {
+		r.Findings = append(r.Findings, f)
+		return s.Ledger.DriftGone(ctx, ref)
+	}
 	if before.State == "flushing" {
 		f.Kind, f.Explanation = "unflushed", "the ledger has moved and Stripe follows with the next flush"
 	}

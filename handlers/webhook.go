@@ -81,6 +81,7 @@ var effects = map[string]func(*Server, context.Context, stripeutil.Event) error{
 	"invoice.payment_action_required":      (*Server).invoiceChanged,
 	"invoice.finalization_failed":          (*Server).invoiceChanged,
 	"payment_method.automatically_updated": (*Server).cardRenewed,
+	"payment_method.detached":              (*Server).cardDetached,
 	"checkout.session.completed":           (*Server).checkoutPaid,
 
 	"checkout.session.async_payment_succeeded": (*Server).checkoutPaid,
@@ -174,56 +175,6 @@ func OutcomeOf(pi stripeutil.PaymentIntent) (o ledger.Outcome, ok bool) {
 		return o, false
 	}
 	return o, true
-}
-
-// customerUpdated follows a change of a customer's balance or default card that was made at Stripe.
-func (s *Server) customerUpdated(ctx context.Context, e stripeutil.Event) error {
-	ref, known, err := s.customerOf(ctx, e)
-	if err != nil || !known {
-		return err
-	}
-	c, err := e.Customer()
-	if err != nil {
-		return err
-	}
-	if e.Changed("balance") {
-		if err := s.Ledger.BalanceSeen(ctx, ref, c.Balance); err != nil {
-			return err
-		}
-	}
-	waits, err := s.Ledger.WaitsForCard(ctx, ref)
-	if err != nil || !waits {
-		return err
-	}
-	// Events come in any order: the card that holds now is the one to believe.
-	if c, err = s.Stripe.Customer(ctx, c.ID); err != nil || c.Deleted {
-		return err
-	}
-	return s.Ledger.CardChanged(ctx, ref, c.DefaultPaymentMethod)
-}
-
-// cardRenewed hears that the network has told Stripe of a new card in place of a saved one.
-func (s *Server) cardRenewed(ctx context.Context, e stripeutil.Event) error {
-	customer, method := e.CustomerID(), e.ObjectID()
-	if customer == "" || method == "" {
-		return nil
-	}
-	ref, err := s.Ledger.Resolve(ctx, customer)
-	if ledger.IsCode(err, ledger.CodeNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return s.Ledger.CardRenewed(ctx, ref, method)
-}
-
-func (s *Server) customerDeleted(ctx context.Context, e stripeutil.Event) error {
-	ref, known, err := s.customerOf(ctx, e)
-	if err != nil || !known {
-		return err
-	}
-	return s.Ledger.CustomerDeleted(ctx, ref)
 }
 
 // customerOf is whose Stripe customer an event is about; known is false for a stranger's.

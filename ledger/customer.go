@@ -306,26 +306,16 @@ func (l *Ledger) ForgetCustomer(ctx context.Context, ref Ref) error {
 	})
 }
 
-// CustomerDeleted freezes a customer whose Stripe customer was deleted. The books stay.
-func (l *Ledger) CustomerDeleted(ctx context.Context, ref Ref) error {
-	return l.inTx(ctx, func(t *tx) error {
-		if err := t.exec(`update customers set status = 'deleted' where bucket = $1 and id = $2`, ref.Bucket, ref.ID); err != nil {
-			return err
-		}
-		if err := t.exec(`update mirrors set run_at = 'infinity' where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
-			return err // there is no balance to write any more
-		}
-		return t.bar(ref, true)
-	})
-}
-
 // CustomerChange changes a customer; nil leaves things as they are.
 type CustomerChange struct {
-	Status   *string // active, frozen
-	Metadata *string
+	Status         *string // active, frozen
+	Metadata       *string
+	StripeCustomer string // of a customer who has none yet; "" leaves things as they are
+	Currency       string // of that one's balance, "" when it has none
 }
 
-// ChangeCustomer changes a customer. A frozen one spends nothing and buys nothing; credit may still come.
+// ChangeCustomer changes a customer. A frozen one spends nothing and buys nothing; credit may still come. A Stripe
+// customer is given once: whoever has one keeps it.
 func (l *Ledger) ChangeCustomer(ctx context.Context, ref Ref, in CustomerChange) (Customer, error) {
 	err := l.inTx(ctx, func(t *tx) error {
 		var status string
@@ -335,6 +325,11 @@ func (l *Ledger) ChangeCustomer(ctx context.Context, ref Ref, in CustomerChange)
 		}
 		if !found {
 			return noCustomer(ref.ID)
+		}
+		if in.StripeCustomer != "" {
+			if err := t.link(ref, in.StripeCustomer, in.Currency, false); err != nil {
+				return err
+			}
 		}
 		if in.Metadata != nil {
 			if err := t.exec(`update customers set metadata = $3 where bucket = $1 and id = $2`, ref.Bucket, ref.ID, *in.Metadata); err != nil {

@@ -173,7 +173,7 @@ func (l *Ledger) assetFor(ctx context.Context, customer, asset string) (Customer
 		return Customer{}, Asset{}, err
 	}
 	if a.Currency != "" && c.Currency != "" && a.Currency != c.Currency {
-		return Customer{}, Asset{}, refuse(CodeCurrency, "asset", "%s is priced in %s and Stripe keeps the balance of customer %s in %s: one customer has one currency",
+		return Customer{}, Asset{}, refuse(CodeCurrency, "asset", "%s is priced in %s and Stripe keeps the balance of customer %s in %s, for good: use an asset that is priced in it, or another customer",
 			a.Code, a.Currency, c.ID, c.Currency)
 	}
 	return c, a, nil

@@ -76,7 +76,8 @@ func (l *Ledger) ReleaseMirror(ctx context.Context, ref Ref, failed bool) error 
 	query := `update mirrors set lease_until = null, tries = 0 where bucket = $1 and customer_id = $2 and $3::timestamptz is not null`
 	if failed {
 		query = `update mirrors set lease_until = null, tries = tries + 1,
-			run_at = $3::timestamptz + least(300, power(2, least(tries, 10))) * interval '1 second' where bucket = $1 and customer_id = $2`
+			run_at = case when run_at = 'infinity' then run_at -- stopped meanwhile
+				else $3::timestamptz + least(300, power(2, least(tries, 10))) * interval '1 second' end where bucket = $1 and customer_id = $2`
 	}
 	_, err := l.db.ExecContext(ctx, query, ref.Bucket, ref.ID, now)
 	return err

@@ -232,9 +232,12 @@ func (l *Ledger) PutRule(ctx context.Context, walletID string, in RuleInput) (Wa
 	if err != nil {
 		return Wallet{}, err
 	}
-	_, asset, err := l.assetFor(ctx, w.Customer, w.Asset)
+	c, asset, err := l.assetFor(ctx, w.Customer, w.Asset)
 	if err != nil {
 		return Wallet{}, err
+	}
+	if c.Status == "deleted" {
+		return Wallet{}, refuse(CodeState, "id", "customer %s was deleted in Stripe: nothing can be bought for it any more", c.ID)
 	}
 	rule, err := in.rule(&w, asset)
 	if err != nil {
@@ -277,6 +280,9 @@ func (r *Rule) keepPause(old Rule) {
 	case PausePaymentFailed, PauseNoPaymentMethod, PauseActionRequired:
 		if r.PaymentMethod != nil && deref(r.PaymentMethod) != deref(old.PauseMethod) {
 			return
+		}
+		if deref(old.PauseReason) == PauseNoPaymentMethod && old.PaymentMethod != nil && r.PaymentMethod == nil {
+			return // the card that it named is gone, and the default is another
 		}
 	}
 	r.PauseReason, r.PauseSince, r.PauseUntil = old.PauseReason, old.PauseSince, old.PauseUntil

@@ -161,8 +161,10 @@ func takeFrom(p *posting, grants []Grant, amount int64) (parts Parts, short int6
 // MirrorView is what the ledger can say of a customer's balance in Stripe.
 type MirrorView struct {
 	Mirror
-	Want int64 // what Stripe should show, minor units of credit
-	Open bool  // a flush is on its way, or its outcome is unknown
+	Want    int64    // what Stripe should show, minor units of credit
+	Open    bool     // a flush is on its way, or its outcome is unknown
+	Stopped bool     // the customer was deleted in Stripe: nothing is shown any more
+	Unshown []string // assets of credit that can't be shown there, for it is priced in another currency
 }
 
 // MirrorOf answers a customer's mirror; found is false when the customer has none.
@@ -178,7 +180,14 @@ func (l *Ledger) MirrorOf(ctx context.Context, ref Ref) (v MirrorView, found boo
 		if found, err = t.get(&v.Mirror, `select `+mirrorColumns+` from mirrors where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil || !found {
 			return err
 		}
-		if v.Want, _, err = t.want(ref, v.Currency); err != nil {
+		var wallets []shown
+		if v.Want, wallets, err = t.want(ref, v.Currency); err != nil {
+			return err
+		}
+		if v.Unshown, err = t.unshown(wallets, v.Currency); err != nil {
+			return err
+		}
+		if _, err = t.get(&v.Stopped, `select run_at = 'infinity' from mirrors where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
 			return err
 		}
 		_, err = t.get(&v.Open, `select exists (select from flushes where bucket = $1 and customer_id = $2 and status = 'pending')`, ref.Bucket, ref.ID)

@@ -75,6 +75,13 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// OtherMode reports whether Stripe knows the object in the other mode: a test mode key asked for a live one, or the other
+// way round.
+func OtherMode(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && strings.Contains(e.Message, "a similar object exists in")
+}
+
 // Unwrap gives errors.Is the kind and, where there is one, the context's own error.
 func (e *Error) Unwrap() []error {
 	if e.cause == nil {

@@ -165,6 +165,17 @@ func (e Event) CustomerID() string {
 	return string(wire.Customer)
 }
 
+// FormerCustomerID is the customer that the event's object belonged to before it; empty where the event does not say.
+func (e Event) FormerCustomerID() string {
+	var wire struct {
+		Customer ref `json:"customer"`
+	}
+	if !isObject(e.PreviousAttributes) || json.Unmarshal(e.PreviousAttributes, &wire) != nil {
+		return ""
+	}
+	return string(wire.Customer)
+}
+
 // PaymentIntentID is the payment that a charge, refund or dispute is of; empty for those of payments older than
 // payment intents, and for anything else.
 func (e Event) PaymentIntentID() string {

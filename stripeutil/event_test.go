@@ -167,3 +167,17 @@ func TestEventsThatDoNotRead(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// What an object belonged to before is read where the event says so, and nowhere else.
+func TestFormerCustomer(t *testing.T) {
+	const event = `{"id":"evt_1","object":"event","type":"payment_method.detached","data":{"object":{"id":"pm_1","object":"payment_method","customer":null}%s}}`
+	for previous, want := range map[string]string{
+		"": "", `,"previous_attributes":{"customer":"cus_1"}`: "cus_1", `,"previous_attributes":{"customer":{"id":"cus_2"}}`: "cus_2",
+		`,"previous_attributes":{"customer":null}`: "", `,"previous_attributes":null`: "", `,"previous_attributes":{"customer":7}`: "",
+	} {
+		e, err := ParseEvent([]byte(fmt.Sprintf(event, previous)))
+		if err != nil || e.FormerCustomerID() != want || e.CustomerID() != "" {
+			t.Errorf("%s: %q, %v", previous, e.FormerCustomerID(), err)
+		}
+	}
+}

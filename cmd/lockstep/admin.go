@@ -184,8 +184,8 @@ func reconcile(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		fmt.Fprintf(stdout, "%s: %s (%s): ledger %d, Stripe %d, drift %d: %s; repaired: %t\n", x.Customer, x.State, x.Kind, x.Ledger, x.Stripe, x.Drift, x.Explanation, x.Repaired)
 	}
 	fmt.Fprintf(stdout, "%d customers, %d in step, %d repaired\n", r.Customers, r.InStep, r.Repaired)
-	if err == nil && r.InStep+r.Repaired < r.Customers {
-		err = fmt.Errorf("%d customers are out of step", r.Customers-r.InStep-r.Repaired)
+	if n := r.Unsettled(); err == nil && n > 0 {
+		err = fmt.Errorf("%d customers are out of step", n)
 	}
 	return errors.Join(err, g.ledger.Close(), stop())
 }

@@ -32,8 +32,27 @@ func (g *gateway) syncCustomer(ctx context.Context, ref ledger.Ref) (leased bool
 			break
 		}
 	}
+	if errors.Is(err, stripeutil.ErrNotFound) || errors.Is(err, stripeutil.ErrInvalid) {
+		err = errors.Join(err, g.lookAtCustomer(ctx, m))
+	}
 	release := g.ledger.ReleaseMirror(context.WithoutCancel(ctx), ref, err != nil)
 	return true, errors.Join(err, release)
+}
+
+// lookAtCustomer finds out why Stripe refuses to write a customer's balance: it may have been deleted, or be kept in
+// another currency, and the event that tells of it be lost or late.
+func (g *gateway) lookAtCustomer(ctx context.Context, m ledger.Mirror) error {
+	c, err := g.stripe.Customer(ctx, m.StripeCustomer)
+	if err != nil {
+		return err
+	}
+	if c.Deleted {
+		return g.ledger.CustomerDeleted(ctx, m.Ref())
+	}
+	if c.Currency != "" && c.Currency != m.Currency {
+		_, err = g.ledger.CurrencyFixed(ctx, m.Ref(), c.Currency)
+	}
+	return err
 }
 
 func (g *gateway) mirror(ctx context.Context, ref ledger.Ref) (ledger.Mirror, bool, error) {

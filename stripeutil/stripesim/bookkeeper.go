@@ -94,3 +94,13 @@ func (o *Operator) NoteMemo(id, memo string) (string, error) {
 		return nil
 	})
 }
+
+// OtherMode is a customer that was made with the account's other key, live for test or test for live.
+func (o *Operator) OtherMode() (id string, err error) {
+	err = o.s.act(func(c *call) *apiError {
+		id = newID("cus_", 14)
+		c.state.Elsewhere[id] = true
+		return nil
+	})
+	return id, err
+}

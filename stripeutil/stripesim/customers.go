@@ -57,9 +57,21 @@ type invoiceSettings struct {
 func (c *call) customerAt(param string) (*customer, *apiError) {
 	cus := c.state.Customers.get(c.id())
 	if cus == nil || cus.Deleted {
-		return nil, noSuch("customer", c.id(), param)
+		return nil, c.noCustomer(noSuch("customer", c.id(), param), c.id())
 	}
 	return cus, nil
+}
+
+// noCustomer adds to a refusal that the customer is one of the other mode, where it is.
+func (c *call) noCustomer(e *apiError, id string) *apiError {
+	if c.state.Elsewhere[id] {
+		key, other := "test", "live"
+		if c.livemode {
+			key, other = other, key
+		}
+		e.Message += "; a similar object exists in " + other + " mode, but a " + key + " mode key was used to make this request."
+	}
+	return e
 }
 
 // customerIn is the customer named by a parameter; nil when it is absent.
@@ -69,7 +81,7 @@ func (c *call) customerIn(id string) (*customer, *apiError) {
 	}
 	cus := c.state.Customers.get(id)
 	if cus == nil || cus.Deleted {
-		return nil, noSuchParam("customer", id, "customer")
+		return nil, c.noCustomer(noSuchParam("customer", id, "customer"), id)
 	}
 	return cus, nil
 }
@@ -167,7 +179,7 @@ func getCustomer(c *call) (any, *apiError) {
 	}
 	cus := c.state.Customers.get(c.id())
 	if cus == nil {
-		return nil, noSuch("customer", c.id(), "id")
+		return nil, c.noCustomer(noSuch("customer", c.id(), "id"), c.id())
 	}
 	return cus, nil
 }

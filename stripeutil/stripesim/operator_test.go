@@ -1,6 +1,7 @@
 package stripesim_test
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -121,4 +122,23 @@ func TestRemainingCalls(t *testing.T) {
 		t.Errorf("%s", r.body)
 	}
 	w.must(w.get("/v1/events", "limit=100")) // every event's object has its shape
+}
+
+// A customer of the account's other mode is named as such, whatever is asked of it.
+func TestOtherMode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id, err := w.Operator().OtherMode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, r := range map[string]reply{"read": w.get("/v1/customers/"+id, ""), "written": w.post("/v1/customers/"+id, "name=x"),
+		"named": w.post("/v1/invoices", "customer="+id)} {
+		if r.status != 404 && r.status != 400 || !strings.Contains(string(r.body), "a similar object exists in live mode, but a test mode key was used") {
+			t.Errorf("%s: %d %s", what, r.status, r.body)
+		}
+	}
+	if r := w.get("/v1/customers/cus_none", ""); strings.Contains(string(r.body), "similar") {
+		t.Errorf("%s", r.body)
+	}
 }

@@ -44,6 +44,8 @@ type state struct {
 	Keys    map[string]*savedKey     // idempotency keys
 	Jobs    []*job                   // what Stripe will do by itself
 
+	Elsewhere map[string]bool // customers of the account's other mode
+
 	NoPortal bool // nobody has saved the billing portal's settings yet
 }
 
@@ -55,6 +57,9 @@ func newState() *state {
 
 // repair makes every map of a decoded state writable.
 func (st *state) repair() {
+	if st.Elsewhere == nil {
+		st.Elsewhere = map[string]bool{}
+	}
 	if st.Tokens == nil {
 		st.Tokens = map[string]string{}
 	}
