@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -212,12 +213,18 @@ const FlushMetadata = "lockstep_flush"
 const maxListed = 20_000
 
 // ListTransactions reads a customer's balance transactions from Stripe, newest first, down to the newest of
-// the last time. Of a list that was never read, the newest alone says what the balance was before us.
+// the last time. Of a list that was never read, the newest alone says what the balance was before us. One of another
+// currency is none of this balance, and says that the mirror was begun in the wrong one where it has shown nothing yet.
 func (s *Server) ListTransactions(ctx context.Context, m *ledger.Mirror) (list []ledger.StripeTransaction, err error) {
 	var wrong error
+	other, looked := "", 0
 	err = s.Stripe.BalanceTransactions(ctx, m.StripeCustomer, func(t stripeutil.BalanceTransaction) bool {
 		if m.ListedTo != nil && t.ID == *m.ListedTo {
 			return false
+		}
+		if looked++; t.Currency != m.Currency {
+			other = t.Currency
+			return looked < maxListed
 		}
 		st := ledger.StripeTransaction{ID: t.ID, Amount: t.Amount, EndingBalance: t.EndingBalance, Type: t.Type, Reason: reasonOf(t), Created: t.Created,
 			Invoice: t.Invoice, CreditNote: t.CreditNote}
@@ -236,6 +243,12 @@ func (s *Server) ListTransactions(ctx context.Context, m *ledger.Mirror) (list [
 	})
 	if wrong != nil {
 		err = wrong
+	}
+	if err == nil && other != "" {
+		var changed bool
+		if changed, err = s.currencyFixed(ctx, m.Ref(), other); changed {
+			err = errors.New("the balance of customer " + m.Customer + " is kept in " + other + ", not in " + m.Currency + ": it is looked at again")
+		}
 	}
 	return list, err
 }

@@ -187,10 +187,13 @@ func (l *Ledger) MirrorOf(ctx context.Context, ref Ref) (v MirrorView, found boo
 		if v.Unshown, err = t.unshown(wallets, v.Currency); err != nil {
 			return err
 		}
-		if _, err = t.get(&v.Stopped, `select run_at = 'infinity' from mirrors where bucket = $1 and customer_id = $2`, ref.Bucket, ref.ID); err != nil {
-			return err
+		var is struct {
+			Open    bool `db:"open"`
+			Stopped bool `db:"stopped"`
 		}
-		_, err = t.get(&v.Open, `select exists (select from flushes where bucket = $1 and customer_id = $2 and status = 'pending')`, ref.Bucket, ref.ID)
+		_, err = t.get(&is, `select exists (select from flushes f where f.bucket = m.bucket and f.customer_id = m.customer_id and f.status = 'pending') as open,
+			m.run_at = 'infinity' as stopped from mirrors m where m.bucket = $1 and m.customer_id = $2`, ref.Bucket, ref.ID)
+		v.Open, v.Stopped = is.Open, is.Stopped
 		return err
 	})
 	return v, found, err

@@ -99,6 +99,12 @@ func TestDeletedCustomerWhoseEventIsLost(t *testing.T) {
 			if a := w.must("GET", "/v1/customers/acme/lockstep", nil); a.str("state") != "unknown" {
 				t.Errorf("%v", a)
 			}
+			w.eventually("the mirror has stopped for good", func() (stopped bool) {
+				if err := w.g.ledger.DB().Get(&stopped, `select run_at = 'infinity' and lease_until is null from mirrors`); err != nil {
+					t.Fatal(err)
+				}
+				return stopped
+			})
 		})
 	}
 }
@@ -217,6 +223,23 @@ func TestCurrencyLockedElsewhere(t *testing.T) {
 				t.Errorf("%v", r)
 			}
 		})
+	}
+}
+
+// What a stranger writes in another currency is never taken for one of the mirror's, whichever event comes first.
+func TestCurrencyOfTheFirstTransaction(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, stripeID := w.customer("acme", "", "")
+	w.sim.InjectDelivery(stripesim.DeliveryFault{Type: "customer.updated", Kind: stripesim.Hold, Times: 1})
+	w.did(w.sim.Operator().AdjustBalance(stripeID, -500, "eur", "heard of last")) // it fixes the currency
+	w.did(w.sim.Operator().AdjustBalance(stripeID, -200, "eur", "heard of first"))
+	w.has("acme", "eur", "7")
+	w.sim.Release()
+	w.quietEvents()
+	w.inStep("acme")
+	if w.credit("acme", "eur") != "7" || w.credit("acme", "usd") != "0" {
+		t.Errorf("%v", w.must("GET", "/v1/customers/acme", nil))
 	}
 }
 
