@@ -23,7 +23,10 @@ func (p *part) account() (lines []string, err error) {
 		}
 		lines = append(lines, fmt.Sprintf("%s is %s", name, a.str("status")))
 		if stripe := a.str("stripe_customer"); stripe != "" {
-			c, _ := p.s.w.sim.Customer(stripe)
+			c := p.s.customer(stripe)
+			if a := p.s.w.call("GET", "/v1/customers/"+who.id+"/lockstep", nil); !c.Deleted && (a.str("state") != "in_step" || a.str("ledger") != fmt.Sprint(-c.Balance)) {
+				return nil, fmt.Errorf("%s is not in step: %v; at Stripe %d", name, a, c.Balance)
+			}
 			lines = append(lines, fmt.Sprintf("%s: Stripe's balance is %d, deleted %v, a card is saved %v", name, c.Balance, c.Deleted, c.DefaultPaymentMethod != ""))
 		}
 		for _, read := range []struct{ what, query string }{

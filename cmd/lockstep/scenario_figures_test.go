@@ -28,13 +28,13 @@ var figures = []figure{
 	{"pending {amount}", func(p *part, who string, a []string) string { return p.balance(who, "pending", a[0]) }},
 	{"Stripe shows {amount}", func(p *part, who string, a []string) string {
 		want, err := cents(a[0])
-		c, _ := p.s.w.sim.Customer(p.person(who).stripe)
+		c := p.s.customer(p.asked(who).str("stripe_customer"))
 		return unless(err == nil && c.Balance == -want, "Stripe shows %d cents", -c.Balance)
 	}},
 	{"charged {amount} in all", func(p *part, who string, a []string) string {
 		want, err := cents(a[0])
 		sum := int64(0)
-		for _, ch := range p.s.w.sim.Charges(p.person(who).stripe) {
+		for _, ch := range p.s.w.sim.Charges(p.asked(who).str("stripe_customer")) {
 			if ch.Status == "succeeded" {
 				sum += ch.Amount
 			}
@@ -42,12 +42,12 @@ var figures = []figure{
 		return unless(err == nil && sum == want, "charged %d cents", sum)
 	}},
 	{"tried {n} times", func(p *part, who string, a []string) string {
-		n := len(p.s.w.sim.Charges(p.person(who).stripe))
+		n := len(p.s.w.sim.Charges(p.asked(who).str("stripe_customer")))
 		return unless(fmt.Sprint(n) == a[0], "%d times", n)
 	}},
 	{"the rule {state}", func(p *part, who string, a []string) string {
-		w := p.s.w.call("GET", "/v1/wallets/"+p.person(who).wallet, nil)
-		got := [2]string{w.str("auto_topup.state"), w.str("auto_topup.pause.reason")}
+		w := p.asked(who)
+		got := [2]string{w.str("wallets.0.auto_topup.state"), w.str("wallets.0.auto_topup.pause.reason")}
 		return unless(got == ruleStates[a[0]], "the rule is %s %s", got[0], got[1])
 	}},
 	{"refused", func(p *part, _ string, _ []string) string {
@@ -59,11 +59,11 @@ var figures = []figure{
 		return unless(p.err != nil && (!errors.As(p.err, &r) || r.a.str("error.type") == "card_error"), "%v", p.err)
 	}},
 	{"a card is saved", func(p *part, who string, _ []string) string {
-		c, _ := p.s.w.sim.Customer(p.person(who).stripe)
+		c := p.s.customer(p.asked(who).str("stripe_customer"))
 		return unless(c.DefaultPaymentMethod != "", "no card is saved")
 	}},
 	{"the customer is deleted", func(p *part, who string, _ []string) string {
-		c := p.s.w.call("GET", "/v1/customers/"+p.person(who).id, nil)
+		c := p.asked(who)
 		return unless(c.str("status") == "deleted", "the customer is %s", c.str("status"))
 	}},
 }
@@ -78,7 +78,7 @@ func unless(ok bool, format string, args ...any) string {
 // balance compares a part of the balance of the wallet that an amount is of.
 func (p *part) balance(who, name, text string) string {
 	want, asset := amountOf(text)
-	a := p.s.w.call("GET", "/v1/customers/"+p.person(who).id, nil)
+	a := p.asked(who)
 	wallets, _ := a.at("wallets").([]any)
 	for _, v := range wallets {
 		m, _ := v.(map[string]any)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"lockstep/handlers"
+	"lockstep/ledger"
 	"lockstep/stripeutil/stripesim"
 )
 
@@ -24,6 +24,7 @@ type scene struct {
 	mu    sync.Mutex
 	of    map[string]*part // whose an object at Stripe is, by its id, or a customer, by ours
 	event map[string]*part // whose an event is that has an effect
+	count int              // events
 	held  int              // events that wait for a release
 	lost  int              // events that only the backfill brings
 }
@@ -35,9 +36,11 @@ type part struct {
 	fault    fault
 	people   map[string]*person
 	prices   map[string]string
-	err      error  // what the last sentence came to
-	disputed string // the last payment at a bank
-	broken   bool   // it went another way, and is left alone
+	err      error   // what the last sentence came to
+	disputed string  // the last payment at a bank
+	now      *answer // the customer as last asked for
+	nowOf    string
+	broken   bool // it went another way, and is left alone
 
 	seen   map[string]int
 	events []told
@@ -136,6 +139,7 @@ var (
 func (s *scene) choose(e stripesim.Event) *stripesim.DeliveryFault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.count++
 	var p *part
 	all := names.FindAllString(string(e.Object), -1)
 	for _, name := range all {
@@ -166,13 +170,23 @@ func (s *scene) choose(e stripesim.Event) *stripesim.DeliveryFault {
 	if f := p.fault; f.how == "" || f.kind != kind || f.n >= 0 && f.n != n {
 		return nil
 	}
+	how := p.fault.how
+	if how == inTurn {
+		how = ways[p.met%len(ways)]
+	}
 	p.met++
-	return s.goesWrong(p)
+	return s.goesWrong(p, how)
 }
 
+// ways are what can go wrong with a webhook.
+var ways = []string{"lost", "doubled", "with a twin", "after the next", "last", "before the answer"}
+
+// inTurn is each of the ways in turn.
+const inTurn = "goes wrong, each in another way"
+
 // goesWrong is what the simulator is to do, with the lock held.
-func (s *scene) goesWrong(p *part) *stripesim.DeliveryFault {
-	switch p.fault.how {
+func (s *scene) goesWrong(p *part, how string) *stripesim.DeliveryFault {
+	switch how {
 	case "lost":
 		s.lost++
 		return &stripesim.DeliveryFault{Kind: stripesim.Lose}
@@ -193,7 +207,7 @@ func (s *scene) goesWrong(p *part) *stripesim.DeliveryFault {
 	case "before the answer":
 		return &stripesim.DeliveryFault{Kind: stripesim.First, Until: s.workedOff}
 	}
-	panic("no such fault: " + p.fault.how)
+	panic("no such fault: " + how)
 }
 
 // workedOff waits until an event has had its effect. Where that waits for something else in turn, it gives up soon.
@@ -207,10 +221,10 @@ func (s *scene) workedOff(event string) {
 }
 
 // each does something for every story that goes on, a few at a time.
-func (s *scene) each(f func(*part)) {
+func each(parts []*part, f func(*part)) {
 	var wg sync.WaitGroup
 	room := make(chan struct{}, 6)
-	for _, p := range s.parts {
+	for _, p := range parts {
 		if p.broken {
 			continue
 		}
@@ -237,7 +251,7 @@ func (s *scene) run(sc *scenario) bool {
 			}
 		}
 		s.last = st.about(s.last)
-		s.each(func(p *part) {
+		each(s.parts, func(p *part) {
 			if p.err = nil; st.verb.do != nil {
 				p.err = st.verb.do(p, st.args)
 			}
@@ -276,57 +290,111 @@ func (st *step) about(before string) string {
 	return before
 }
 
-// settle waits until everything is quiet and every story shows the figures of a step, twice in a row. What is held back
-// comes when all else is quiet, what was lost when somebody looks for missed events.
+// settle waits until everything is quiet and every story shows the figures of a step, and still does when all that came
+// of it is worked off. What is held back comes when all else is quiet, what was lost when somebody looks for missed events.
 func (s *scene) settle(st *step) {
 	s.w.t.Helper()
-	var mu sync.Mutex
-	good := 0
-	for end := time.Now().Add(patience); good < 2; {
-		s.w.quietEvents()
+	open, checked := s.parts, -1
+	for end := time.Now().Add(2 * patience); ; {
+		if !s.quiet(end) {
+			s.w.t.Fatalf("%s: %s is never worked off: %s", st.at, st.text, s.pending())
+		}
 		if s.bring() {
-			good = 0
 			continue
 		}
-		wrong := map[*part]string{}
-		s.each(func(p *part) {
-			if why := p.wrong(st, s.last); why != "" {
-				mu.Lock()
-				defer mu.Unlock()
-				wrong[p] = why
+		if made := s.made(); len(open) == 0 {
+			if made == checked {
+				return
 			}
-		})
-		switch {
-		case len(wrong) == 0:
-			good++
-		case time.Now().After(end):
+			open = s.parts
+		}
+		made := s.made()
+		wrong := s.wrong(open, st)
+		if len(open) == len(s.parts) {
+			checked = made
+		}
+		if open = nil; time.Now().After(end) {
 			for p, why := range wrong {
 				s.breaks(p, st, "-> "+why)
 			}
 			return
-		default:
-			good = 0
+		}
+		for p := range wrong {
+			open = append(open, p)
+		}
+		if len(open) > 0 {
+			checked = -1
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
 }
 
-// bring delivers what was held back, and fetches what was lost; there may have been nothing of either.
+// wrong asks stories for what is not as a step says.
+func (s *scene) wrong(parts []*part, st *step) map[*part]string {
+	s.w.t.Helper()
+	var mu sync.Mutex
+	wrong, err := s.outOfStep()
+	if err != nil {
+		s.w.t.Fatal(err)
+	}
+	each(parts, func(p *part) {
+		if why := p.wrong(st, s.last); why != "" {
+			mu.Lock()
+			defer mu.Unlock()
+			wrong[p] = why
+		}
+	})
+	return wrong
+}
+
+// quiet waits until every event that was delivered has been worked off.
+func (s *scene) quiet(end time.Time) bool {
+	for ; time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if err := s.w.sim.Settle(s.w.t.Context()); err != nil {
+			s.w.t.Fatal(err)
+		}
+		if s.pending() == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// pending are the events that are yet to be worked off, and what they wait for.
+func (s *scene) pending() (what string) {
+	if err := s.w.g.ledger.DB().Get(&what, `select coalesce(string_agg(concat_ws(' ', type, 'tried', tries, last_error), '; '), '') from stripe_events where status = 'pending'`); err != nil {
+		s.w.t.Fatal(err)
+	}
+	return what
+}
+
+// made is how many events there were.
+func (s *scene) made() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// bring delivers what was held back, or, when there is nothing of that, fetches what was lost; there may be neither.
 func (s *scene) bring() bool {
 	s.w.t.Helper()
 	s.mu.Lock()
 	held, lost := s.held, s.lost
-	s.held, s.lost = 0, 0
-	s.mu.Unlock()
-	if held > 0 {
-		s.w.sim.Release()
+	if s.held = 0; held == 0 {
+		s.lost = 0
 	}
-	if lost > 0 {
+	s.mu.Unlock()
+	switch {
+	case held > 0:
+		s.w.sim.Release()
+	case lost > 0:
 		if err := s.w.g.backfill(s.w.t.Context()); err != nil {
 			s.w.t.Fatal(err)
 		}
+	default:
+		return false
 	}
-	return held+lost > 0
+	return true
 }
 
 // wrong is what is not as a step's figures say, or not yet.
@@ -335,41 +403,58 @@ func (p *part) wrong(st *step, who string) string {
 	if p.err != nil && !expected {
 		return p.err.Error()
 	}
+	p.now = nil
 	for _, f := range st.figures {
 		if instead := f.figure.is(p, who, f.args); instead != "" {
 			return fmt.Sprintf("%s, but %s", f.text, instead)
 		}
 	}
-	for name, who := range p.people {
-		if why := p.outOfStep(who); why != "" {
-			return name + why
-		}
-	}
 	return ""
 }
 
-// outOfStep says where a customer's balance in Stripe is not what the ledger says; one who is deleted has none.
-func (p *part) outOfStep(who *person) string {
-	var state struct {
-		Known  bool
-		Stripe string
+// asked asks for a customer, once for all the figures of a step.
+func (p *part) asked(who string) answer {
+	if p.now == nil || p.nowOf != who {
+		a := p.s.w.call("GET", "/v1/customers/"+p.person(who).id, nil)
+		p.now, p.nowOf = &a, who
 	}
-	_ = p.s.w.g.ledger.DB().QueryRowContext(context.Background(), `select coalesce(m.stripe_customer, '') from customers c
-		left join mirrors m on m.bucket = c.bucket and m.customer_id = c.id where c.id = $1`, who.id).Scan(&state.Stripe)
-	if state.Stripe == "" {
-		return ""
+	return *p.now
+}
+
+// outOfStep says which of the stories have a customer whose balance in Stripe is not what the ledger says, or not what
+// the ledger knows of it. One who is deleted has none.
+func (s *scene) outOfStep() (map[*part]string, error) {
+	var mirrors []struct {
+		Bucket int16  `db:"bucket"`
+		ID     string `db:"customer_id"`
+		Stripe string `db:"stripe_customer"`
+		Credit int64  `db:"credit"`
 	}
-	c, _ := p.s.w.sim.Customer(state.Stripe)
-	if c.Deleted {
-		return ""
+	ctx := s.w.t.Context()
+	if err := s.w.g.ledger.DB().SelectContext(ctx, &mirrors, `select bucket, customer_id, stripe_customer, credit from mirrors`); err != nil {
+		return nil, err
 	}
-	p.s.own(p, state.Stripe)
-	if who.stripe == "" {
-		who.stripe = state.Stripe
+	out := map[*part]string{}
+	var refs []ledger.Ref
+	for _, m := range mirrors {
+		p, c := s.owner(m.ID), s.customer(m.Stripe)
+		if p == nil || c.Deleted {
+			continue
+		}
+		s.own(p, m.Stripe)
+		if c.Balance != -m.Credit {
+			out[p] = fmt.Sprintf("%s has %d in Stripe, and %d is known of", m.ID, -c.Balance, m.Credit)
+		}
+		refs = append(refs, ledger.Ref{Bucket: m.Bucket, ID: m.ID})
 	}
-	a := p.s.w.call("GET", "/v1/customers/"+who.id+"/lockstep", nil)
-	if a.str("state") != "in_step" || a.str("ledger") != fmt.Sprint(-c.Balance) {
-		return fmt.Sprintf(" is not in step: %v; at Stripe %d", a, c.Balance)
+	refs, err := s.w.g.ledger.OutOfStep(ctx, refs, false)
+	for _, ref := range refs {
+		out[s.owner(ref.ID)] = ref.ID + " is not in step"
 	}
-	return ""
+	return out, err
+}
+
+func (s *scene) customer(stripe string) stripesim.Customer {
+	c, _ := s.w.sim.Customer(stripe)
+	return c
 }
