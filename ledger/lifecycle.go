@@ -73,7 +73,7 @@ func (l *Ledger) NamedBy(ctx context.Context, method string) (refs []Ref, err er
 }
 
 // CardGone pauses the customer's rules that have no card to charge any more: those that name one that was taken away,
-// and, with none, those that charge the default, of which there is none. A pause for another reason stays what it is. It
+// and, with none, those that charge the default, of which there is none; a rule that sends invoices needs none. A pause for another reason stays what it is. It
 // answers whether it paused any.
 func (l *Ledger) CardGone(ctx context.Context, ref Ref, method string, none bool) (paused bool, err error) {
 	err = l.inTx(ctx, func(t *tx) error {
@@ -81,7 +81,7 @@ func (l *Ledger) CardGone(ctx context.Context, ref Ref, method string, none bool
 		var ids []string
 		if err := t.SelectContext(ctx, &ids, `select w.id from wallets w join topup_rules r on r.bucket = w.bucket and r.wallet_id = w.id
 			where w.bucket = $1 and w.customer_id = $2 and r.enabled and r.pause_reason is null
-			and (r.payment_method = $3 or $4 and r.payment_method is null) order by w.id`, ref.Bucket, ref.ID, method, none); err != nil {
+			and r.days_until_due is null and (r.payment_method = $3 or $4 and r.payment_method is null) order by w.id`, ref.Bucket, ref.ID, method, none); err != nil {
 			return err
 		}
 		for _, id := range ids {
@@ -93,7 +93,7 @@ func (l *Ledger) CardGone(ctx context.Context, ref Ref, method string, none bool
 			if err != nil {
 				return err
 			}
-			if !r.Enabled || r.PauseReason != nil || !(deref(r.PaymentMethod) == method || none && r.PaymentMethod == nil) {
+			if !r.Enabled || r.PauseReason != nil || r.DaysUntilDue != nil || !(deref(r.PaymentMethod) == method || none && r.PaymentMethod == nil) {
 				continue
 			}
 			if err := t.pause(w, &r, PauseNoPaymentMethod, nil, method, ""); err != nil {

@@ -190,14 +190,20 @@ func TestInvoiceSent(t *testing.T) {
 	}
 }
 
-// A rule sends invoices too, to a customer who has no card.
+// A rule sends invoices too, to a customer who has no card, or none any more.
 func TestInvoiceSentByRule(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	wallet, stripeID := w.customer("acme", "10", "")
+	wallet, stripeID := w.customer("acme", "10", "pm_card_visa")
 	a := w.rule(wallet, with(with(refill(0), "mode", "invoice"), "invoice", map[string]any{"collection_method": "send_invoice"}))
 	if a.str("invoice.days_until_due") != "30" {
 		t.Fatalf("%v", a)
+	}
+	cus, _ := w.sim.Customer(stripeID)
+	w.did(w.sim.Operator().DetachPaymentMethod(cus.DefaultPaymentMethod))
+	w.quietEvents()
+	if state, reason := w.state(wallet); state != "armed" {
+		t.Errorf("without a card, which it does not charge: %s %s", state, reason)
 	}
 	w.sim.Inject(stripesim.Fault{Method: "POST", Path: "/v1/invoices/*", Kind: stripesim.DropAfter, Times: 4})
 	w.spend("acme", "6")
