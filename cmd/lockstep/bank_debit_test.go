@@ -206,7 +206,7 @@ func TestKilledAroundBankDebit(t *testing.T) {
 			first := w.spawn("")
 			w.base = first.base
 			wallet, stripeID := w.customer("acme", "10", "pm_usBankAccount_processing")
-			w.must("PUT", "/v1/wallets/"+wallet+"/auto_topup", with(refill(2000), "mode", c.mode))
+			w.must("PUT", "/v1/wallets/"+wallet+"/auto_topup", with(with(refill(2000), "mode", c.mode), "decline_retries", 1))
 			w.spend("acme", "6")
 			w.within(30*time.Second, "it is processing", func() bool {
 				return w.must("GET", "/v1/topups?customer=acme", nil).str("data.0.status") == "processing"
@@ -224,8 +224,9 @@ func TestKilledAroundBankDebit(t *testing.T) {
 			if a := w.must("GET", "/v1/topups?customer=acme", nil); len(a.list()) != 1 || a.str("data.0.failure.code") != "generic_could_not_process" {
 				t.Errorf("%v", a)
 			}
-			if _, reason := w.state(wallet); reason != "payment_failed" {
-				t.Errorf("the rule is paused for %q", reason)
+			a := w.must("GET", "/v1/wallets/"+wallet, nil)
+			if a.str("auto_topup.pause.reason") != "payment_failed" || !strings.HasPrefix(a.str("auto_topup.pause.clears_when"), "the card is tried again at ") {
+				t.Errorf("the rule: %v", a)
 			}
 			w.left("acme", "4")
 			w.noOpenInvoice(stripeID)

@@ -214,6 +214,29 @@ func TestPageExpires(t *testing.T) {
 	}
 }
 
+// A page of which nobody knows whether it was opened is looked for as the attempt that it is: the one before it, which has
+// expired, is not taken for it.
+func TestPageOfAnotherAttempt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quiet)
+	_, _, top := w.needsCustomer()
+	w.sim.Inject(stripesim.Fault{Method: "POST", Path: "/v1/checkout/sessions", Kind: stripesim.Error500Before})
+	w.advance(24*time.Hour + 2*time.Minute)
+	w.eventually("the next page is looked for twice", func() bool {
+		asked, looked := false, 0
+		for _, r := range w.sim.Requests() {
+			asked = asked || r.Method == "POST" && r.IdempotencyKey == "topup:"+top.str("id")+":attempt:3"
+			if asked && r.Method == "GET" && r.Path == "/v1/checkout/sessions" {
+				looked++
+			}
+		}
+		return looked >= 2
+	})
+	if now := w.must("GET", "/v1/topups/"+top.str("id"), nil); now.str("stripe.checkout_session") != "" || now.str("attempt") != "3" || now.str("url") != "" {
+		t.Errorf("%v", now)
+	}
+}
+
 // However the events come, and whatever happens to the calls, there is one page, one payment and one grant.
 func TestPageUnderFaults(t *testing.T) {
 	t.Parallel()
