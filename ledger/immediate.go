@@ -27,8 +27,12 @@ func (t *tx) giveUnpaid(w *Wallet, g Grant) error {
 	return t.filled(w)
 }
 
-// trusts reports whether the last of a wallet's auto top-ups that came to an end was paid, or there is none yet.
-func (t *tx) trusts(w *Wallet) (bool, error) {
+// givesAtOnce reports whether a rule's next top-up gives its credit before it is paid: where it says so, and the last of
+// the wallet's auto top-ups that came to an end was paid, or there is none yet.
+func (t *tx) givesAtOnce(w *Wallet, r *Rule) (bool, error) {
+	if r.Settlement != "immediate" {
+		return false, nil
+	}
 	var last string
 	_, err := t.get(&last, `select status from topups where bucket = $1 and wallet_id = $2 and trigger = 'auto' and status in ('succeeded', 'failed')
 		order by id desc limit 1`, w.Bucket, w.ID)

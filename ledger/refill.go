@@ -151,6 +151,11 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 		}
 		return &mark, nil
 	}
+	return t.buy(w, &r, mark, p, amount, charge)
+}
+
+// buy intends a refill, where the cap leaves room for it; else it pauses the rule. It answers as refill does.
+func (t *tx) buy(w *Wallet, r *Rule, mark int64, p price, amount, charge int64) (below *int64, err error) {
 	from, to := period(deref(r.CapInterval), t.now)
 	var spent int64
 	if _, err := t.get(&spent, spentSQL, w.Bucket, w.ID, from); err != nil {
@@ -160,9 +165,9 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 		if deref(r.PauseReason) == PauseSpendCap {
 			return nil, nil
 		}
-		return nil, t.pause(w, &r, PauseSpendCap, &to, "", "")
+		return nil, t.pause(w, r, PauseSpendCap, &to, "", "")
 	}
-	if err := t.unpauseCap(&r); err != nil {
+	if err := t.unpauseCap(r); err != nil {
 		return nil, err
 	}
 	if err := t.fits(w, amount); IsCode(err, CodeInvalid) {
@@ -170,11 +175,9 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 	} else if err != nil {
 		return nil, err
 	}
-	immediate := r.Settlement == "immediate"
-	if immediate {
-		if immediate, err = t.trusts(w); err != nil {
-			return nil, err
-		}
+	immediate, err := t.givesAtOnce(w, r)
+	if err != nil {
+		return nil, err
 	}
 	used := spent + due
 	return nil, t.intend(w, Topup{Immediate: immediate, Trigger: "auto", Mode: r.Mode, Amount: amount, Charge: charge, Currency: p.currency, PaymentMethod: r.PaymentMethod,

@@ -66,7 +66,8 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 	}
 	was, waited := top.Status, top.InFlight()
 	run, page := t.now.Add(processingLook), t.paged(top, next)
-	if page == pageWanted {
+	wanted := page == pageWanted && top.Page == 0
+	if wanted {
 		run, t.wake = t.now, true
 	}
 	if err := t.exec(`update topups set status = $3, payment_intent = coalesce(nullif($4, ''), payment_intent), failure_code = nullif($5, ''),
@@ -77,7 +78,7 @@ func (t *tx) settle(w *Wallet, top *Topup, o Outcome) error {
 		return err
 	}
 	top.Status, top.Page = next, page
-	if next != was && next != "processing" && next != "canceled" && page != pageWanted { // of a page is told when it is open
+	if next != was && next != "processing" && next != "canceled" && !wanted { // of a page is told when it is open
 		if err := t.emitTopup("topup."+next, w, top); err != nil {
 			return err
 		}

@@ -314,6 +314,9 @@ func TestPaidInPlaceOfPage(t *testing.T) {
 			})
 			w.advance(time.Hour)
 			w.oncePaid(stripeID, 1)
+			if n := len(w.must("GET", "/v1/events?type=topup.succeeded", nil).list()); n != 1 {
+				t.Errorf("told %d times that it was paid", n)
+			}
 			for _, r := range w.sim.Requests() {
 				if r.Path == "/v1/checkout/sessions" && r.Method == "POST" {
 					t.Error("a page was opened beside it")
