@@ -138,10 +138,6 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 		return nil, err
 	}
 	amount, charge, ok := r.size(have, w.Scale, p)
-	due, err := t.withTax(w, &r, charge)
-	if err != nil {
-		return nil, err
-	}
 	if have >= mark || !ok {
 		return &mark, t.unpauseCap(&r)
 	}
@@ -157,6 +153,10 @@ func (t *tx) refill(w *Wallet) (below *int64, err error) {
 // buy intends a refill, where the cap leaves room for it; else it pauses the rule. It answers as refill does.
 func (t *tx) buy(w *Wallet, r *Rule, mark int64, p price, amount, charge int64) (below *int64, err error) {
 	from, to := period(deref(r.CapInterval), t.now)
+	due, err := t.withTax(w, r, charge)
+	if err != nil {
+		return nil, err
+	}
 	var spent int64
 	if _, err := t.get(&spent, spentSQL, w.Bucket, w.ID, from); err != nil {
 		return nil, err

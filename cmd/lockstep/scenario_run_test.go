@@ -295,7 +295,7 @@ func (st *step) about(before string) string {
 func (s *scene) settle(st *step) {
 	s.w.t.Helper()
 	open, checked := s.parts, -1
-	for end := time.Now().Add(2 * patience); ; {
+	for end := time.Now().Add(3 * patience); ; {
 		if !s.quiet(end) {
 			s.w.t.Fatalf("%s: %s is never worked off: %s", st.at, st.text, s.pending())
 		}

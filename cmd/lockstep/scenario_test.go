@@ -64,7 +64,7 @@ func faultsOf(events []told) []fault {
 func perform(t *testing.T, sc *scenario, faults []fault, plain *ending) *ending {
 	log := &lockedBuffer{}
 	t.Cleanup(func() {
-		if t.Failed() && os.Getenv("LOCKSTEP_SCENARIO_LOG") != "" {
+		if os.Getenv("LOCKSTEP_SCENARIO_LOG") != "" {
 			t.Log(log)
 		}
 	})
