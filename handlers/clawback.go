@@ -26,28 +26,41 @@ func (s *Server) followRefunds(ctx context.Context, id string) error {
 	if err != nil || !known {
 		return err
 	}
-	refunds, err := s.Stripe.Refunds(ctx, id)
+	moves, err := s.movesOf(ctx, id)
 	if err != nil {
 		return err
-	}
-	disputes, err := s.Stripe.Disputes(ctx, id)
-	if err != nil {
-		return err
-	}
-	var moves []ledger.MoneyBack
-	for _, r := range refunds {
-		moves = append(moves, ledger.MoneyBack{ID: r.ID, Kind: "refund", Amount: r.Amount, Currency: r.Currency, Status: r.Status, Stands: r.Stands(),
-			Final: r.Status == "failed" || r.Status == "canceled", Created: r.Created})
-	}
-	for _, d := range disputes {
-		moves = append(moves, ledger.MoneyBack{ID: d.ID, Kind: "dispute", Amount: d.Amount, Currency: d.Currency, Status: d.Status, Stands: d.Stands(), Open: d.Open(),
-			Final: d.Status == "won" || d.Status == "lost", Created: d.Created})
 	}
 	topup, received, err := s.boughtFor(ctx, pi)
 	if err != nil {
 		return err
 	}
 	return s.Ledger.ClawBack(ctx, ref, id, topup, received, moves)
+}
+
+// movesOf reads all refunds and disputes of a payment.
+func (s *Server) movesOf(ctx context.Context, id string) (moves []ledger.MoneyBack, err error) {
+	refunds, err := s.Stripe.Refunds(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	disputes, err := s.Stripe.Disputes(ctx, id)
+	for _, r := range refunds {
+		moves = append(moves, refundMove(r))
+	}
+	for _, d := range disputes {
+		moves = append(moves, disputeMove(d))
+	}
+	return moves, err
+}
+
+func refundMove(r stripeutil.Refund) ledger.MoneyBack {
+	return ledger.MoneyBack{ID: r.ID, Kind: "refund", Amount: r.Amount, Currency: r.Currency, Status: r.Status, Stands: r.Stands(),
+		Final: r.Status == "failed" || r.Status == "canceled", Created: r.Created}
+}
+
+func disputeMove(d stripeutil.Dispute) ledger.MoneyBack {
+	return ledger.MoneyBack{ID: d.ID, Kind: "dispute", Amount: d.Amount, Currency: d.Currency, Status: d.Status, Stands: d.Stands(), Open: d.Open(),
+		Final: d.Status == "won" || d.Status == "lost", Created: d.Created}
 }
 
 // boughtFor is the top-up that a payment was for, "" for another purchase, and what came of it: of an invoice's payment,

@@ -37,8 +37,8 @@ func TestConcurrentStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 12 {
-		t.Errorf("%d migrations applied, there are 12", applied)
+	if applied != 13 {
+		t.Errorf("%d migrations applied, there are 13", applied)
 	}
 	ledgertest.New(t, ledger.Options{URL: url})
 }

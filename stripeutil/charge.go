@@ -23,9 +23,12 @@ type PaymentIntent struct {
 	LatestCharge string
 	// Amount was asked for, AmountReceived has arrived; both in minor units.
 	Amount, AmountReceived int64
-	Metadata               map[string]string
-	Failure                *Failure // of the last attempt, nil when that did not fail
-	Created                time.Time
+	// Refunded, in minor units, and Disputed, at any time, are of the latest charge where that was read with it.
+	Refunded int64
+	Disputed bool
+	Metadata map[string]string
+	Failure  *Failure // of the last attempt, nil when that did not fail
+	Created  time.Time
 }
 
 // Failure says why a payment was refused.
@@ -139,7 +142,7 @@ func decodePaymentIntent(raw json.RawMessage) (PaymentIntent, error) {
 		PaymentMethod  ref               `json:"payment_method"`
 		Invoice        ref               `json:"invoice"`
 		ClientSecret   string            `json:"client_secret"`
-		LatestCharge   ref               `json:"latest_charge"`
+		LatestCharge   latestCharge      `json:"latest_charge"`
 		Amount         int64             `json:"amount"`
 		AmountReceived int64             `json:"amount_received"`
 		Metadata       map[string]string `json:"metadata"`
@@ -157,13 +160,37 @@ func decodePaymentIntent(raw json.RawMessage) (PaymentIntent, error) {
 	pi := PaymentIntent{
 		ID: wire.ID, Customer: string(wire.Customer), Status: wire.Status, Currency: wire.Currency,
 		PaymentMethod: string(wire.PaymentMethod), Invoice: string(wire.Invoice), ClientSecret: wire.ClientSecret,
-		LatestCharge: string(wire.LatestCharge), Amount: wire.Amount, AmountReceived: wire.AmountReceived,
+		LatestCharge: wire.LatestCharge.ID, Refunded: wire.LatestCharge.Refunded, Disputed: wire.LatestCharge.Disputed,
+		Amount: wire.Amount, AmountReceived: wire.AmountReceived,
 		Metadata: wire.Metadata, Created: unixTime(wire.Created),
 	}
 	if f := wire.LastError; f != nil {
 		pi.Failure = &Failure{Code: f.Code, DeclineCode: f.DeclineCode, Message: f.Message, AdviceCode: f.AdviceCode}
 	}
 	return pi, nil
+}
+
+// latestCharge is a charge as an id, or expanded with what went back of it.
+type latestCharge struct {
+	ID       string
+	Refunded int64
+	Disputed bool
+}
+
+// UnmarshalJSON keeps the id, and the rest of the expanded form.
+func (l *latestCharge) UnmarshalJSON(b []byte) error {
+	*l = latestCharge{}
+	if !isObject(b) {
+		return json.Unmarshal(b, &l.ID)
+	}
+	var object struct {
+		ID       string `json:"id"`
+		Refunded int64  `json:"amount_refunded"`
+		Disputed bool   `json:"disputed"`
+	}
+	err := json.Unmarshal(b, &object)
+	*l = latestCharge(object)
+	return err
 }
 
 // HardDecline reports whether the same card will be refused again whatever the day: only a new card, or the customer
