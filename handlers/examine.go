@@ -193,7 +193,7 @@ func (s *Server) examineBacks(ctx context.Context, e *exam, pi stripeutil.Paymen
 // sidesOfPayment is what a payment says of its top-up. On a page only that it was paid counts: what else becomes of a
 // payment there, the page tells.
 func sidesOfPayment(topup string, books *ledger.TopupBooks, pi stripeutil.PaymentIntent) topupSides {
-	s := topupSides{topup: topup, books: books, object: pi.ID, status: pi.Status}
+	s := topupSides{topup: topup, books: books, object: pi.ID, status: pi.Status, back: pi.AmountReceived > 0 && pi.Refunded >= pi.AmountReceived}
 	if pi.Metadata[TopupMetadata] != topup {
 		s.status = "the payment of something else"
 		return s

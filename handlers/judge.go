@@ -72,6 +72,7 @@ type topupSides struct {
 	status  string             // what Stripe says of it, in its own word
 	outcome ledger.Outcome     // and what that means
 	said    bool               // that it means anything yet
+	back    bool               // all of it went back to the customer
 	gone    bool               // Stripe has no such thing
 }
 
@@ -79,7 +80,7 @@ type topupSides struct {
 func judgeTopup(s topupSides) []difference {
 	paid := s.said && s.outcome.Status == "succeeded"
 	switch {
-	case s.books == nil && paid:
+	case s.books == nil && paid && !s.back:
 		return []difference{{kind: kindChargeWithoutGrant, state: "stripe_ahead", stripe: s.outcome.Received, ids: []string{s.object, s.topup},
 			why:  fmt.Sprintf("%s was paid at Stripe for top-up %s, and the books have no such top-up", s.object, s.topup),
 			todo: "find out which system made it; refund it in Stripe, or give the credit with POST /v1/grants"}}
@@ -91,6 +92,8 @@ func judgeTopup(s topupSides) []difference {
 	b := s.books
 	own := b.PaymentIntent == nil || s.outcome.PaymentIntent == "" || *b.PaymentIntent == s.outcome.PaymentIntent
 	switch {
+	case b.Status == "succeeded" && b.GrantStatus == "voided":
+		return nil // somebody has seen to it
 	case b.Status == "succeeded" && (s.gone || own):
 		what := fmt.Sprintf("Stripe says %q of %s", s.status, s.object)
 		if s.gone {
@@ -125,10 +128,14 @@ func judgePaidTopup(s topupSides) []difference {
 		return []difference{{kind: kindTopupStuck, state: "stripe_ahead", stripe: received, ids: ids, repairable: true,
 			why:  fmt.Sprintf("%s paid %s for top-up %s at Stripe, which is still %s in the books: the customer waits for the credit", s.object, minor(received, b.Currency), b.ID, b.Status),
 			todo: "book the payment: the credit is granted"}}
+	case b.Status != "succeeded" && s.back:
+		return nil
 	case b.Status != "succeeded":
 		return []difference{{kind: kindChargeWithoutGrant, state: "stripe_ahead", stripe: received, ids: ids, repairable: true,
 			why:  fmt.Sprintf("%s paid %s for top-up %s at Stripe, which %s in the books: the customer paid and got nothing", s.object, minor(received, b.Currency), b.ID, ended(b.Status)),
 			todo: "book the payment: the credit is granted"}}
+	case b.PaymentIntent != nil && s.outcome.PaymentIntent != "" && *b.PaymentIntent != s.outcome.PaymentIntent && s.back, b.GrantStatus == "voided":
+		return nil // somebody has seen to it
 	case b.PaymentIntent != nil && s.outcome.PaymentIntent != "" && *b.PaymentIntent != s.outcome.PaymentIntent:
 		return []difference{{kind: kindChargeWithoutGrant, state: "stripe_ahead", ledger: b.Bought(), stripe: b.Bought() + received, ids: append(ids, *b.PaymentIntent),
 			why:  fmt.Sprintf("top-up %s was paid twice: %s gave grant %s, and %s took %s more for nothing", b.ID, *b.PaymentIntent, b.GrantID, s.outcome.PaymentIntent, minor(received, b.Currency)),
@@ -355,7 +362,7 @@ func judgeBalance(s balanceSides) (v lockstepJSON, found []difference) {
 		return closed(difference{kind: kindDeleted, repairable: true, why: s.stripeCustomer + " was deleted in Stripe, and the customer still spends",
 			todo: "close the customer's books: nothing is charged or spent any more"})
 	case s.stripe.Currency != "" && s.stripe.Currency != m.Currency:
-		return closed(difference{kind: kindCurrency, why: fmt.Sprintf("Stripe keeps the balance in %s and the books in %s", strings.ToUpper(s.stripe.Currency), strings.ToUpper(m.Currency)),
+		return closed(difference{kind: kindCurrency, why: fmt.Sprintf("Stripe keeps the balance of %s in %s and the books in %s", s.stripeCustomer, strings.ToUpper(s.stripe.Currency), strings.ToUpper(m.Currency)),
 			todo: "a customer has one currency: make a new Stripe customer in " + strings.ToUpper(m.Currency)})
 	}
 	v.Stripe = -s.stripe.Balance
@@ -402,10 +409,10 @@ func judgeDrift(s balanceSides, v lockstepJSON) (lockstepJSON, []difference) {
 	if own+foreign+doubled != v.Drift || len(s.unknown) == 0 {
 		d := base
 		d.kind, d.state, d.repairable, d.ids = kindStripeAhead, "stripe_ahead", true, []string{s.stripeCustomer}
-		d.why = fmt.Sprintf("Stripe shows %s more credit than all known transactions add up to", minor(v.Drift, currency))
+		d.why = fmt.Sprintf("Stripe shows %s more credit of %s than all known transactions add up to", minor(v.Drift, currency), s.stripeCustomer)
 		if v.Drift < 0 {
 			d.kind, d.state = kindLedgerAhead, "ledger_ahead"
-			d.why = fmt.Sprintf("Stripe shows %s less credit than all known transactions add up to", minor(-v.Drift, currency))
+			d.why = fmt.Sprintf("Stripe shows %s less credit of %s than all known transactions add up to", minor(-v.Drift, currency), s.stripeCustomer)
 		}
 		d.todo = "bring Stripe's balance to what the ledger says, by a balance transaction"
 		v.State = d.state

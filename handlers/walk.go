@@ -95,7 +95,7 @@ type walker struct {
 	o    WalkOptions
 	st   Walked
 	seen map[string]bool // suspects
-	fits map[string]bool // top-ups and sales that this process has seen to be paid
+	fits map[string]bool // top-ups and sales that this process has seen at Stripe
 	now  time.Time       // of the step
 	ours bool            // there is a state to be written down
 
@@ -376,7 +376,7 @@ func (w *walker) put(su suspect, e exam) (first int) {
 	}
 	for _, d := range e.found {
 		f := newFinding(su, e, d)
-		if contains(w.st.Findings[first:], f) {
+		if contains(w.st.Findings, f) { // also where another suspect led to it
 			continue
 		}
 		if len(w.st.Findings) >= maxFindings {
@@ -391,7 +391,7 @@ func (w *walker) put(su suspect, e exam) (first int) {
 
 func contains(findings []Finding, f Finding) bool {
 	for i := range findings {
-		if findings[i].fingerprint() == f.fingerprint() {
+		if findings[i].Kind == f.Kind && findings[i].Customer == f.Customer && findings[i].fingerprint() == f.fingerprint() {
 			return true
 		}
 	}

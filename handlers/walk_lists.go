@@ -100,6 +100,7 @@ func (w *walker) payments(ctx context.Context, page []stripeutil.PaymentIntent) 
 		switch {
 		case len(judgeTopup(sides)) > 0:
 			w.suspect(aPayment, pi.ID)
+			w.fits[id] = true // need not be looked at once more
 		case sides.said && sides.outcome.Status == "succeeded":
 			paid = append(paid, id)
 		}
@@ -144,6 +145,7 @@ func (w *walker) invoices(ctx context.Context, page []stripeutil.Invoice) error 
 		case in.PaidAt.After(w.until()) || id != "" && books[id] != nil && books[id].Leased:
 		case id != "" && len(judgeTopup(sidesOfInvoice(books[id], in))) > 0:
 			w.suspect(aSale, in.ID)
+			w.fits[id] = true
 		case id != "":
 			tops = append(tops, id)
 		case booked[in.ID] != nil:

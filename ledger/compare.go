@@ -111,7 +111,7 @@ type SaleBooks struct {
 	Ref
 	Sale          string `db:"sale"`
 	PaymentIntent string `db:"payment_intent"`
-	Grants        string `db:"grants"` // their ids, with commas between
+	Grants        string `db:"grants"` // ids of those that were not voided, with commas between
 	Cost          int64  `db:"cost"`   // minor units that they cost
 	Currency      string `db:"currency"`
 }
@@ -125,7 +125,7 @@ func (l *Ledger) SalesBooked(ctx context.Context, ids []string) (map[string]*Sal
 		from generate_series(0, $2::int - 1) b join unnest($1::text[]) u(id) on true join sales s on s.bucket = b and s.id = u.id
 		left join sold_lines sl on sl.bucket = s.bucket and sl.grant_id is not null and sl.id not like '%/rollover' and split_part(sl.id, '/', 1) = s.id
 			and sl.id >= s.id || '/' and sl.id < s.id || '0'
-		left join grants g on g.bucket = sl.bucket and g.id = sl.grant_id
+		left join grants g on g.bucket = sl.bucket and g.id = sl.grant_id and g.status <> 'voided'
 		group by s.bucket, s.customer_id, s.id, s.payment_intent`, textArray(ids), Buckets)
 	byID := make(map[string]*SaleBooks, len(rows))
 	for _, r := range rows {

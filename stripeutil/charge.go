@@ -84,7 +84,8 @@ func (c *Client) PaymentIntent(ctx context.Context, id string) (PaymentIntent, e
 	if err := checkID("payment", id); err != nil {
 		return PaymentIntent{}, err
 	}
-	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/payment_intents/%s", id), nil)
+	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/payment_intents/%s", id),
+		&stripe.PaymentIntentParams{Expand: stripe.StringSlice([]string{"latest_charge"})})
 	return read(raw, err, decodePaymentIntent)
 }
 
