@@ -52,6 +52,11 @@ func (s *Server) whoseExam(ctx context.Context, e *exam, id string) error {
 	return err
 }
 
+// unknownAtStripe says that an answer means that Stripe has no such thing: an id that can't be one is one that it has not.
+func unknownAtStripe(err error) bool {
+	return errors.Is(err, stripeutil.ErrNotFound) || errors.Is(err, stripeutil.ErrInvalid)
+}
+
 // examine reads both sides of a suspect as they are now, and judges them.
 func (s *Server) examine(ctx context.Context, su suspect) (e exam, err error) {
 	switch su.Kind {
@@ -83,6 +88,17 @@ func (s *Server) mend(ctx context.Context, su suspect, e exam) error {
 	default:
 		return s.mendEvent(ctx, su.ID)
 	}
+}
+
+// mendAndSync is mend, after which Stripe's balance follows what was booked.
+func (s *Server) mendAndSync(ctx context.Context, su suspect, e exam) error {
+	err := s.mend(ctx, su, e)
+	if err == nil && su.Kind != aCustomer && e.known {
+		if err := s.Sync(ctx, e.ref); err != nil { // the next flush does it
+			s.Log.Warn("repaired, and the balance in Stripe is not up to date", "customer", e.customer, "error", err)
+		}
+	}
+	return err
 }
 
 func (s *Server) examineCustomer(ctx context.Context, id string) (e exam, err error) {
@@ -127,7 +143,7 @@ func (s *Server) mendBalance(ctx context.Context, e exam) error {
 // examinePayment looks at a payment: at what it bought, and at what went back of it.
 func (s *Server) examinePayment(ctx context.Context, id string) (e exam, err error) {
 	pi, err := s.Stripe.PaymentIntent(ctx, id)
-	if errors.Is(err, stripeutil.ErrNotFound) {
+	if unknownAtStripe(err) {
 		return e, nil // whose it was, a top-up or a sale, is looked at by itself
 	}
 	if err != nil {
@@ -264,7 +280,7 @@ func (s *Server) sidesOfTopup(ctx context.Context, b *ledger.TopupBooks) (sides 
 			sides.gone, pi = true, nil
 		}
 	}
-	if errors.Is(err, stripeutil.ErrNotFound) {
+	if unknownAtStripe(err) {
 		sides.gone = true
 		return sides, nil, nil, nil
 	}
@@ -286,7 +302,7 @@ func (s *Server) sidesOfInvoiced(ctx context.Context, b *ledger.TopupBooks) (sid
 			return in.Metadata[TopupMetadata] == b.ID
 		})
 	}
-	if errors.Is(err, stripeutil.ErrNotFound) || err == nil && !found {
+	if unknownAtStripe(err) || err == nil && !found {
 		sides.gone = true
 		return sides, nil, nil, nil
 	}

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,7 +27,7 @@ func (s *Server) examineSale(ctx context.Context, id string) (e exam, err error)
 		topup, err = s.sidesOfSold(ctx, &sides, &e)
 	}
 	switch {
-	case errors.Is(err, stripeutil.ErrNotFound):
+	case unknownAtStripe(err):
 		sides.gone = true
 	case err != nil:
 		return e, err

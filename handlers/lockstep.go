@@ -83,7 +83,7 @@ func (s *Server) balanceOf(ctx context.Context, cust ledger.Customer) (b balance
 		return b, mirrored, err
 	}
 	b.stripe, err = s.Stripe.Customer(ctx, b.mirror.StripeCustomer)
-	if errors.Is(err, stripeutil.ErrNotFound) {
+	if unknownAtStripe(err) {
 		b.missing = true
 		return b, true, nil
 	}

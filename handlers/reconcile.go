@@ -43,7 +43,7 @@ func (s *Server) postReconcile(c *call) error {
 			return http.StatusOK, v, err
 		}
 		st, err := s.Walk(c.ctx(), WalkOptions{Name: "api", By: "api " + c.id, Repair: in.Repair, Grace: DefaultGrace, Deadline: time.Now().Add(apiTime)})
-		if errors.Is(err, ErrWalking) {
+		if errors.Is(err, ErrWalking) || errors.Is(err, errLost) {
 			return 0, nil, &fault{http.StatusConflict, "conflict", string(ledger.CodeState), "", "another call compares all customers right now: ask again when it has been answered"}
 		}
 		return http.StatusOK, st.Reconciliation(), err

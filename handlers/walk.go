@@ -303,7 +303,7 @@ func (w *walker) next() {
 // read from its beginning.
 func listed[T any](ctx context.Context, w *walker, get func(after string) (stripeutil.Page[T], error), judge func(context.Context, []T) error) error {
 	p, err := get(w.st.After)
-	if w.st.After != "" && (errors.Is(err, stripeutil.ErrInvalid) || errors.Is(err, stripeutil.ErrNotFound)) {
+	if w.st.After != "" && unknownAtStripe(err) {
 		w.st.After = ""
 		p, err = get("")
 	}
@@ -333,6 +333,11 @@ func (w *walker) look(ctx context.Context) error {
 	}
 	su := w.st.Suspects[w.st.Looked]
 	e, err := w.s.examine(ctx, su)
+	if ledger.IsCode(err, ledger.CodeNotFound) || unknownAtStripe(err) { // it is no more, or no longer what it was
+		w.s.Log.Warn("not compared with Stripe", "what", su.Kind, "id", su.ID, "error", err)
+		w.st.Looked++
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", su.Kind, su.ID, err)
 	}
@@ -341,7 +346,7 @@ func (w *walker) look(ctx context.Context) error {
 		if err := w.save(ctx, true); err != nil {
 			return err
 		}
-		failed := w.s.mend(context.WithoutCancel(ctx), su, e)
+		failed := w.s.mendAndSync(context.WithoutCancel(ctx), su, e)
 		if w.o.Mended != nil {
 			w.o.Mended()
 		}
@@ -416,6 +421,10 @@ func (w *walker) mended(first int, after exam, failed error) {
 
 // finish tells what was found, of each customer once, and ends the walk.
 func (w *walker) finish(ctx context.Context) error {
+	if !w.st.Full && w.st.Window < DefaultSince {
+		w.st.Done = true
+		return nil // what was told may be older than what this one has looked at
+	}
 	by := map[ledger.Ref][]Finding{}
 	for _, f := range w.st.Findings {
 		if f.ref.ID != "" {

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"lockstep/ledger"
@@ -93,7 +92,7 @@ func (w *walker) payments(ctx context.Context, page []stripeutil.PaymentIntent) 
 			w.suspect(aPayment, pi.ID)
 		}
 		id := pi.Metadata[TopupMetadata]
-		if id == "" || pi.Invoice != "" || pi.Created.After(w.until()) || books[id] != nil && books[id].Leased {
+		if id == "" || pi.Invoice != "" || pi.Created.After(w.until()) || pi.ChargedAt.After(w.until()) || books[id] != nil && books[id].Leased {
 			continue
 		}
 		sides := sidesOfPayment(id, books[id], pi)
@@ -317,7 +316,7 @@ func (w *walker) oneCustomer(ctx context.Context, cust ledger.Customer, span str
 				return s.SessionPage(ctx, span, after)
 			}, w.sessions)
 		}
-		if err != nil && !errors.Is(err, stripeutil.ErrNotFound) && !errors.Is(err, stripeutil.ErrInvalid) { // a customer whom Stripe does not know is found to be that
+		if err != nil && !unknownAtStripe(err) { // a customer whom Stripe does not know is found to be that
 			return err
 		}
 	}

@@ -135,7 +135,11 @@ func (w *walker) leave(ctx context.Context) error {
 				return err
 			}
 		}
-		return l.EndWalk(ctx, w.o.Name, w.o.By, w.o.DoneFor)
+		kept, err := l.EndWalk(ctx, w.o.Name, w.o.By, w.o.DoneFor)
+		if err == nil && !kept {
+			err = errLost
+		}
+		return err
 	default:
 		if err := w.save(ctx, true); err != nil && err != errLost {
 			return err

@@ -56,11 +56,12 @@ func (l *Ledger) LeaveWalk(ctx context.Context, name, by string) error {
 	return err
 }
 
-// EndWalk notes that a walk came to its end: the next one begins anew. doneFor is what it was for, nil for nothing.
-func (l *Ledger) EndWalk(ctx context.Context, name, by string, doneFor *time.Time) error {
-	_, err := l.db.ExecContext(ctx, `update walks set state = '', suspects = '[]', findings = '[]', lease_by = '', lease_until = null,
-		done_for = coalesce($3, done_for), updated_at = $4 where name = $1 and lease_by = $2`, name, by, doneFor, l.Now())
-	return err
+// EndWalk notes that a walk came to its end: the next one begins anew. doneFor is what it was for, nil for nothing. kept
+// is false when the walk is another's meanwhile.
+func (l *Ledger) EndWalk(ctx context.Context, name, by string, doneFor *time.Time) (kept bool, err error) {
+	_, err = l.getRow(ctx, &kept, `update walks set state = '', suspects = '[]', findings = '[]', lease_by = '', lease_until = null,
+		done_for = coalesce($3, done_for), updated_at = $4 where name = $1 and lease_by = $2 returning true`, name, by, doneFor, l.Now())
+	return kept, err
 }
 
 // WalkDue reports whether a walk has yet to be made for a time that has come. The first time that anybody asks there is

@@ -23,12 +23,13 @@ type PaymentIntent struct {
 	LatestCharge string
 	// Amount was asked for, AmountReceived has arrived; both in minor units.
 	Amount, AmountReceived int64
-	// Refunded, in minor units, and Disputed, at any time, are of the latest charge where that was read with it.
-	Refunded int64
-	Disputed bool
-	Metadata map[string]string
-	Failure  *Failure // of the last attempt, nil when that did not fail
-	Created  time.Time
+	// Refunded, in minor units, Disputed, at any time, and ChargedAt are of the latest charge where that was read with it.
+	Refunded  int64
+	Disputed  bool
+	ChargedAt time.Time
+	Metadata  map[string]string
+	Failure   *Failure // of the last attempt, nil when that did not fail
+	Created   time.Time
 }
 
 // Failure says why a payment was refused.
@@ -161,7 +162,7 @@ func decodePaymentIntent(raw json.RawMessage) (PaymentIntent, error) {
 	pi := PaymentIntent{
 		ID: wire.ID, Customer: string(wire.Customer), Status: wire.Status, Currency: wire.Currency,
 		PaymentMethod: string(wire.PaymentMethod), Invoice: string(wire.Invoice), ClientSecret: wire.ClientSecret,
-		LatestCharge: wire.LatestCharge.ID, Refunded: wire.LatestCharge.Refunded, Disputed: wire.LatestCharge.Disputed,
+		LatestCharge: wire.LatestCharge.ID, Refunded: wire.LatestCharge.Refunded, Disputed: wire.LatestCharge.Disputed, ChargedAt: unixTime(wire.LatestCharge.Created),
 		Amount: wire.Amount, AmountReceived: wire.AmountReceived,
 		Metadata: wire.Metadata, Created: unixTime(wire.Created),
 	}
@@ -176,6 +177,7 @@ type latestCharge struct {
 	ID       string
 	Refunded int64
 	Disputed bool
+	Created  int64
 }
 
 // UnmarshalJSON keeps the id, and the rest of the expanded form.
@@ -188,6 +190,7 @@ func (l *latestCharge) UnmarshalJSON(b []byte) error {
 		ID       string `json:"id"`
 		Refunded int64  `json:"amount_refunded"`
 		Disputed bool   `json:"disputed"`
+		Created  int64  `json:"created"`
 	}
 	err := json.Unmarshal(b, &object)
 	*l = latestCharge(object)
