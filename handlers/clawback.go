@@ -96,46 +96,58 @@ func (s *Server) followInvoice(ctx context.Context, in stripeutil.Invoice, noted
 	if err != nil || !known {
 		return err
 	}
-	var moves []ledger.MoneyBack
-	if in.PaymentIntent != "" && in.AmountPaid > 0 && !in.PaidOutOfBand {
-		if moves, err = s.movesOf(ctx, in.PaymentIntent); err != nil {
-			return err
-		}
-	}
-	if noted || in.Credited > 0 {
-		notes, err := s.Stripe.CreditNotes(ctx, in.ID)
-		if err != nil {
-			return err
-		}
-		for _, n := range notes {
-			if n.OutOfBand > 0 && !n.BeforePayment {
-				moves = append(moves, ledger.MoneyBack{ID: n.ID, Kind: "credit_note", Amount: n.OutOfBand, Currency: n.Currency, Status: n.Status,
-					Stands: n.Status != "void", Final: n.Status == "void", Created: n.Created})
-			}
-		}
+	moves, err := s.movesOfInvoice(ctx, in, noted)
+	if err != nil {
+		return err
 	}
 	return s.Ledger.ClawBack(ctx, ref, ledger.Purchase{PaymentIntent: in.PaymentIntent, Invoice: in.ID, Topup: in.Metadata[TopupMetadata], Received: in.Received()}, moves)
 }
 
-// movesOf are the refunds and disputes of a payment.
-func (s *Server) movesOf(ctx context.Context, paymentIntent string) (moves []ledger.MoneyBack, err error) {
-	refunds, err := s.Stripe.Refunds(ctx, paymentIntent)
+// movesOfInvoice reads what was given back for an invoice: refunds and disputes of its payment, and, with noted or where
+// the invoice says that it has some, what credit notes gave back outside Stripe.
+func (s *Server) movesOfInvoice(ctx context.Context, in stripeutil.Invoice, noted bool) (moves []ledger.MoneyBack, err error) {
+	if in.PaymentIntent != "" && in.AmountPaid > 0 && !in.PaidOutOfBand {
+		if moves, err = s.movesOf(ctx, in.PaymentIntent); err != nil {
+			return nil, err
+		}
+	}
+	if !noted && in.Credited == 0 {
+		return moves, nil
+	}
+	notes, err := s.Stripe.CreditNotes(ctx, in.ID)
+	for _, n := range notes {
+		if n.OutOfBand > 0 && !n.BeforePayment {
+			moves = append(moves, ledger.MoneyBack{ID: n.ID, Kind: "credit_note", Amount: n.OutOfBand, Currency: n.Currency, Status: n.Status,
+				Stands: n.Status != "void", Final: n.Status == "void", Created: n.Created})
+		}
+	}
+	return moves, err
+}
+
+// movesOf reads all refunds and disputes of a payment.
+func (s *Server) movesOf(ctx context.Context, id string) (moves []ledger.MoneyBack, err error) {
+	refunds, err := s.Stripe.Refunds(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	disputes, err := s.Stripe.Disputes(ctx, paymentIntent)
-	if err != nil {
-		return nil, err
-	}
+	disputes, err := s.Stripe.Disputes(ctx, id)
 	for _, r := range refunds {
-		moves = append(moves, ledger.MoneyBack{ID: r.ID, Kind: "refund", Amount: r.Amount, Currency: r.Currency, Status: r.Status, Stands: r.Stands(),
-			Final: r.Status == "failed" || r.Status == "canceled", Created: r.Created})
+		moves = append(moves, refundMove(r))
 	}
 	for _, d := range disputes {
-		moves = append(moves, ledger.MoneyBack{ID: d.ID, Kind: "dispute", Amount: d.Amount, Currency: d.Currency, Status: d.Status, Stands: d.Stands(), Open: d.Open(),
-			Final: d.Status == "won" || d.Status == "lost", Created: d.Created})
+		moves = append(moves, disputeMove(d))
 	}
-	return moves, nil
+	return moves, err
+}
+
+func refundMove(r stripeutil.Refund) ledger.MoneyBack {
+	return ledger.MoneyBack{ID: r.ID, Kind: "refund", Amount: r.Amount, Currency: r.Currency, Status: r.Status, Stands: r.Stands(),
+		Final: r.Status == "failed" || r.Status == "canceled", Created: r.Created}
+}
+
+func disputeMove(d stripeutil.Dispute) ledger.MoneyBack {
+	return ledger.MoneyBack{ID: d.ID, Kind: "dispute", Amount: d.Amount, Currency: d.Currency, Status: d.Status, Stands: d.Stands(), Open: d.Open(),
+		Final: d.Status == "won" || d.Status == "lost", Created: d.Created}
 }
 
 // payer is the customer who got the credit of a payment; known is false for a stranger's.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 
 	"lockstep/ledger"
 	"lockstep/stripeutil"
@@ -22,39 +21,6 @@ type lockstepJSON struct {
 	CheckedAt string `json:"checked_at"`
 
 	Explanation string `json:"explanation,omitempty"`
-	kind        string // of a finding that is no drift
-}
-
-// finding is a customer of whom a reconciliation has something to say.
-type finding struct {
-	Customer    string `json:"customer"`
-	State       string `json:"state"`
-	Kind        string `json:"kind"`
-	Ledger      int64  `json:"ledger"`
-	Stripe      int64  `json:"stripe"`
-	Drift       int64  `json:"drift"`
-	Explanation string `json:"explanation"`
-	Repaired    bool   `json:"repaired"`
-}
-
-// Unsettled is how many customers are out of step after it. One who was deleted in Stripe has nothing there to be in step
-// with.
-func (r *Reconciliation) Unsettled() (n int) {
-	for _, f := range r.Findings {
-		if !f.Repaired && f.State != "in_step" && f.Kind != "customer_deleted" {
-			n++
-		}
-	}
-	return n
-}
-
-// Reconciliation is the outcome of comparing customers with Stripe.
-type Reconciliation struct {
-	Object    string    `json:"object"`
-	Customers int       `json:"customers"`
-	InStep    int       `json:"in_step"`
-	Repaired  int       `json:"repaired"`
-	Findings  []finding `json:"findings"`
 }
 
 func (s *Server) getLockstep(c *call) error {
@@ -62,31 +28,49 @@ func (s *Server) getLockstep(c *call) error {
 	if err != nil {
 		return err
 	}
-	v, why, err := s.judge(c.ctx(), cust.Ref)
+	v, found, err := s.judge(c.ctx(), cust)
+	var se *stripeutil.Error
+	if errors.As(err, &se) { // that Stripe can't be asked is an answer too
+		v, err = lockstepJSON{Object: "lockstep", State: "unknown", CheckedAt: stamp(s.Ledger.Now()), Explanation: "Stripe could not be asked: " + se.Error()}, nil
+		if m, found, err := s.Ledger.MirrorOf(c.ctx(), cust.Ref); err == nil && found {
+			v.Currency, v.Ledger, v.Unflushed = m.Currency, m.Want, m.Want-m.Credit
+		}
+	}
 	if err != nil {
 		return err
 	}
-	v.Explanation = why
+	if len(found) > 0 {
+		v.Explanation = found[0].why
+	}
 	return c.reply(http.StatusOK, v)
 }
 
 // judgeTries bounds how often a customer is compared whose balance moves meanwhile.
 const judgeTries = 5
 
-// judge compares one customer with Stripe as it is now, and says in words what it found. Ledger and Stripe
-// can't be read in one moment, so a difference that no transaction explains is believed only where the ledger
-// stood still while Stripe was asked.
-func (s *Server) judge(ctx context.Context, ref ledger.Ref) (v lockstepJSON, why string, err error) {
+// judge compares one customer with Stripe as it is now. Ledger and Stripe can't be read in one moment, so a difference
+// that no transaction explains is believed only where the ledger stood still while Stripe was asked. A customer without
+// a balance in Stripe has nothing to compare.
+func (s *Server) judge(ctx context.Context, cust ledger.Customer) (v lockstepJSON, found []difference, err error) {
 	for range judgeTries {
-		if v, why, err = s.judgeOnce(ctx, ref); err != nil || !v.unexplained() {
-			return v, why, err
+		sides, mirrored, err := s.balanceOf(ctx, cust)
+		if err != nil {
+			return v, nil, err
 		}
-		m, _, err := s.Ledger.MirrorOf(ctx, ref)
+		if !mirrored {
+			return lockstepJSON{Object: "lockstep", State: "unknown", CheckedAt: stamp(s.Ledger.Now()), Explanation: "the customer has no balance in Stripe yet"}, nil, nil
+		}
+		v, found = judgeBalance(sides)
+		v.CheckedAt = stamp(s.Ledger.Now())
+		if !v.unexplained() {
+			return v, found, nil
+		}
+		m, _, err := s.Ledger.MirrorOf(ctx, cust.Ref)
 		if err != nil || m.Credit == v.known() {
-			return v, why, err
+			return v, found, err
 		}
 	}
-	return v, why, nil
+	return v, found, nil
 }
 
 // unexplained says that Stripe shows what no known transactions add up to.
@@ -97,90 +81,39 @@ func (v *lockstepJSON) unexplained() bool {
 // known is what all transactions booked here add up to.
 func (v *lockstepJSON) known() int64 { return v.Ledger - v.Unflushed }
 
-// judgeOnce is judge for one look at both.
-//
-// ledger is what Stripe should show. What it is known to show, by all transactions booked here, is ledger
-// less unflushed; drift is by how much Stripe shows more than that.
-func (s *Server) judgeOnce(ctx context.Context, ref ledger.Ref) (v lockstepJSON, why string, err error) {
-	m, found, err := s.Ledger.MirrorOf(ctx, ref)
-	if err != nil {
-		return v, "", err
+// balanceOf reads both sides of a customer's balance; mirrored is false for one who has none in Stripe.
+func (s *Server) balanceOf(ctx context.Context, cust ledger.Customer) (b balanceSides, mirrored bool, err error) {
+	b = balanceSides{customer: cust.ID, stripeCustomer: cust.StripeCustomer, deletedHere: cust.Status == "deleted"}
+	if b.mirror, mirrored, err = s.Ledger.MirrorOf(ctx, cust.Ref); err != nil || !mirrored {
+		return b, mirrored, err
 	}
-	v = lockstepJSON{Object: "lockstep", State: "in_step", CheckedAt: stamp(s.Ledger.Now())}
-	if !found {
-		v.State = "unknown"
-		return v, "the customer has no balance in Stripe yet", nil
+	if b.deletedHere = b.deletedHere || b.mirror.Stopped; b.deletedHere {
+		return b, true, nil
 	}
-	v.Currency, v.Ledger, v.Unflushed, v.Stripe = m.Currency, m.Want, m.Want-m.Credit, m.Credit
-	var sc stripeutil.Customer
-	if !m.Stopped {
-		if sc, err = s.Stripe.Customer(ctx, m.StripeCustomer); err != nil {
-			v.State, v.Stripe = "unknown", 0
-			return v, "Stripe could not be asked: " + err.Error(), nil
+	b.stripe, err = s.Stripe.Customer(ctx, b.mirror.StripeCustomer)
+	if unknownAtStripe(err) {
+		b.missing = true
+		return b, true, nil
+	}
+	if err != nil || b.stripe.Deleted {
+		return b, true, err
+	}
+	if b.stripe.Currency != "" && b.stripe.Currency != b.mirror.Currency {
+		changed, err := s.currencyFixed(ctx, cust.Ref, b.stripe.Currency)
+		if err == nil && changed {
+			b.mirror, mirrored, err = s.Ledger.MirrorOf(ctx, cust.Ref)
+		}
+		if err != nil {
+			return b, mirrored, err
 		}
 	}
-	if m.Stopped || sc.Deleted { // its event may be lost
-		v.State, v.kind = "unknown", "customer_deleted"
-		return v, "the customer was deleted in Stripe: its books are closed as they were, and no balance is written any more", s.Ledger.CustomerDeleted(ctx, ref)
+	if _, err := s.Ledger.Checked(ctx, cust.Ref); err != nil {
+		return b, true, err
 	}
-	if sc.Currency != "" && sc.Currency != m.Currency {
-		if changed, err := s.currencyFixed(ctx, ref, sc.Currency); err != nil || changed {
-			if err == nil {
-				return s.judgeOnce(ctx, ref)
-			}
-			return v, "", err
-		}
+	if -b.stripe.Balance != b.mirror.Credit {
+		b.unknown, err = s.unknownTransactions(ctx, &b.mirror.Mirror)
 	}
-	if len(m.Unshown) > 0 {
-		v.kind = "currency"
-	}
-	v.Stripe = -sc.Balance
-	v.Drift = v.Stripe - m.Credit
-	if _, err := s.Ledger.Checked(ctx, ref); err != nil {
-		return v, "", err
-	}
-	if v.Drift == 0 {
-		if v.Unflushed != 0 || m.Open {
-			v.State = "flushing"
-		}
-		if v.kind != "" {
-			return v, "Stripe keeps the customer's balance in " + m.Currency + ", for good, so it can't show credit of " + strings.Join(m.Unshown, ", ") +
-				", which is priced in another currency and pays usage alone", nil
-		}
-		return v, "", nil
-	}
-	return s.judgeDrift(ctx, ref, m, v)
-}
-
-// judgeDrift finds out whose transactions make the difference.
-func (s *Server) judgeDrift(ctx context.Context, ref ledger.Ref, m ledger.MirrorView, v lockstepJSON) (lockstepJSON, string, error) {
-	foreign, own := int64(0), int64(0)
-	list, err := s.unknownTransactions(ctx, &m.Mirror)
-	if err != nil {
-		v.State = "unknown"
-		return v, "Stripe could not be asked: " + err.Error(), nil
-	}
-	for _, t := range list {
-		if t.Flush != "" {
-			own -= t.Amount
-		} else {
-			foreign -= t.Amount
-		}
-	}
-	switch {
-	case own == v.Drift:
-		v.State, v.Drift, v.Unflushed = "flushing", 0, v.Unflushed-own
-		return v, "", nil
-	case own+foreign == v.Drift && len(list) > 0:
-		v.State = "foreign"
-		return v, "somebody else wrote balance transactions that are not booked here yet", nil
-	case v.Drift > 0:
-		v.State = "stripe_ahead"
-		return v, "Stripe shows more credit than all known transactions add up to", nil
-	default:
-		v.State = "ledger_ahead"
-		return v, "Stripe shows less credit than all known transactions add up to", nil
-	}
+	return b, true, err
 }
 
 // unknownTransactions lists a customer's balance transactions at Stripe that are not booked, newest first.
@@ -229,13 +162,16 @@ func (s *Server) ListTransactions(ctx context.Context, m *ledger.Mirror) (list [
 		st := ledger.StripeTransaction{ID: t.ID, Amount: t.Amount, EndingBalance: t.EndingBalance, Type: t.Type, Reason: reasonOf(t), Created: t.Created,
 			Invoice: t.Invoice, CreditNote: t.CreditNote}
 		if flush := t.Metadata[FlushMetadata]; flush != "" {
-			own, err := s.Ledger.OwnFlush(ctx, m.Ref(), flush)
+			known, own, err := s.Ledger.OwnFlush(ctx, m.Ref(), flush)
 			if err != nil {
 				wrong = err
 				return false
 			}
 			if own {
 				st.Flush = flush
+			}
+			if own && known != "" && known != t.ID {
+				st.Doubles = known
 			}
 		}
 		list = append(list, st)
@@ -262,128 +198,4 @@ func reasonOf(t stripeutil.BalanceTransaction) string {
 		}
 	}
 	return reason[:min(len(reason), maxText)]
-}
-
-func (s *Server) postReconcile(c *call) error {
-	var in struct {
-		Customer *string `json:"customer"`
-		Repair   bool    `json:"repair"`
-	}
-	if err := c.decodeOptional(&in); err != nil {
-		return err
-	}
-	key, err := c.key(nil)
-	if err != nil {
-		return err
-	}
-	if err := filled(field{"customer", in.Customer}); err != nil { // null is all customers, "" is a mistake
-		return err
-	}
-	if err := texts("customer", deref(in.Customer)); err != nil {
-		return err
-	}
-	repair := "look"
-	if in.Repair {
-		repair = "repair"
-	}
-	return s.once(c, key, ledger.BucketOfKey(key), []string{deref(in.Customer), repair}, func(ledger.Once) (int, any, error) {
-		v, err := s.Reconcile(c.ctx(), deref(in.Customer), in.Repair)
-		return http.StatusOK, v, err
-	})
-}
-
-// Reconcile compares one customer, or with "" all of them, with Stripe; with repair it brings those that
-// are out of step back by the mirror's own way. It also fetches events that never arrived.
-func (s *Server) Reconcile(ctx context.Context, customer string, repair bool) (Reconciliation, error) {
-	r := Reconciliation{Object: "reconciliation", Findings: []finding{}}
-	if err := s.Backfill(ctx); err != nil {
-		return r, err
-	}
-	if customer != "" {
-		c, err := s.Ledger.Customer(ctx, customer)
-		if err != nil {
-			return r, err
-		}
-		return r, s.reconcileOne(ctx, c.Ref, repair, &r)
-	}
-	for after := (ledger.Ref{Bucket: -1}); ; {
-		mirrors, err := s.Ledger.Mirrors(ctx, after, 500)
-		if err != nil || len(mirrors) == 0 {
-			return r, err
-		}
-		for i := range mirrors {
-			after = mirrors[i].Ref()
-			if err := s.reconcileOne(ctx, after, repair, &r); err != nil {
-				return r, err
-			}
-		}
-	}
-}
-
-func (s *Server) reconcileOne(ctx context.Context, ref ledger.Ref, repair bool, r *Reconciliation) error {
-	before, why, err := s.judge(ctx, ref)
-	if err != nil {
-		return err
-	}
-	r.Customers++
-	f := finding{Customer: ref.ID, State: before.State, Kind: "drift", Ledger: before.Ledger, Stripe: before.Stripe, Drift: before.Drift, Explanation: why}
-	if before.kind != "" {
-		f.Kind = before.kind
-	}
-	if before.State == "in_step" {
-		r.InStep++
-		if before.kind != "" {
-			r.Findings = append(r.Findings, f)
-		}
-		return s.Ledger.DriftGone(ctx, ref)
-	}
-	if before.kind == "customer_deleted" {
-		r.Findings = append(r.Findings, f)
-		return s.Ledger.DriftGone(ctx, ref)
-	}
-	if before.State == "flushing" {
-		f.Kind, f.Explanation = "unflushed", "the ledger has moved and Stripe follows with the next flush"
-	}
-	if before.unexplained() {
-		if err := s.Ledger.DriftFound(ctx, ref, f); err != nil { // told once, until the customer is seen in step
-			return err
-		}
-	}
-	if repair {
-		after, err := s.repair(ctx, ref, before)
-		if err != nil {
-			f.Explanation += "; the repair failed: " + err.Error()
-		} else if f.Repaired = after.State == "in_step"; f.Repaired {
-			r.Repaired++
-			if err := s.Ledger.DriftGone(ctx, ref); err != nil {
-				return err
-			}
-		}
-	}
-	r.Findings = append(r.Findings, f)
-	return nil
-}
-
-// repair imports what is not known, levels what no transaction explains, and lets the mirror catch up.
-func (s *Server) repair(ctx context.Context, ref ledger.Ref, before lockstepJSON) (after lockstepJSON, err error) {
-	if before.Drift != 0 {
-		if err := s.Ledger.ImportDue(ctx, ref); err != nil {
-			return after, err
-		}
-	}
-	if err := s.Sync(ctx, ref); err != nil {
-		return after, err
-	}
-	after, _, err = s.judge(ctx, ref)
-	if err != nil || !after.unexplained() {
-		return after, err
-	}
-	if err := s.Ledger.LevelMirror(ctx, ref, after.known(), after.Stripe); err != nil {
-		return after, err
-	}
-	if err := s.Sync(ctx, ref); err != nil {
-		return after, err
-	}
-	after, _, err = s.judge(ctx, ref)
-	return after, err
 }

@@ -181,6 +181,11 @@ func (s *Server) checkoutPaid(ctx context.Context, e stripeutil.Event) error {
 	if err != nil {
 		return err
 	}
+	return s.applySession(ctx, cs, e.Created)
+}
+
+// applySession books what a session that was paid at a time sold.
+func (s *Server) applySession(ctx context.Context, cs stripeutil.CheckoutSession, paidAt time.Time) error {
 	if cs.Mode == "setup" {
 		return s.cardSaved(ctx, cs)
 	}
@@ -194,7 +199,7 @@ func (s *Server) checkoutPaid(ctx context.Context, e stripeutil.Event) error {
 	if err != nil {
 		return err
 	}
-	sale := ledger.Sale{ID: cs.ID, PaymentIntent: cs.PaymentIntent, PaidAt: e.Created, Lines: saleLines(lines)}
+	sale := ledger.Sale{ID: cs.ID, PaymentIntent: cs.PaymentIntent, PaidAt: paidAt, Lines: saleLines(lines)}
 	if !sale.Sells() {
 		return nil // somebody else's sale: no customer of ours comes of it
 	}

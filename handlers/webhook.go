@@ -120,6 +120,11 @@ func (s *Server) paymentChanged(ctx context.Context, e stripeutil.Event) error {
 	if err != nil {
 		return err
 	}
+	return s.settlePayment(ctx, pi)
+}
+
+// settlePayment books what a payment says of its top-up.
+func (s *Server) settlePayment(ctx context.Context, pi stripeutil.PaymentIntent) error {
 	if pi.Metadata[TopupMetadata] == "" || pi.Invoice != "" {
 		return nil // somebody else's payment, or an invoice's, which tells of itself
 	}

@@ -324,6 +324,7 @@ type StripeTransaction struct {
 	Flush         string // our flush that asked for it, "" for a stranger's
 	Invoice       string // what made it, where something did
 	CreditNote    string
+	Doubles       string // the transaction by which that flush is known already, where it is another
 	Created       time.Time
 }
 
@@ -384,9 +385,8 @@ func (l *Ledger) FailFlush(ctx context.Context, f Flush) error {
 }
 
 // OwnFlush reports whether a flush of that id was made for the customer, which is how the metadata of a
-// balance transaction is believed.
-func (l *Ledger) OwnFlush(ctx context.Context, ref Ref, id string) (bool, error) {
-	var own bool
-	err := l.db.GetContext(ctx, &own, `select exists (select from flushes where bucket = $1 and id = $2 and customer_id = $3)`, ref.Bucket, id, ref.ID)
-	return own, err
+// balance transaction is believed, and the transaction that it is known by, "" where none is yet.
+func (l *Ledger) OwnFlush(ctx context.Context, ref Ref, id string) (transaction string, own bool, err error) {
+	own, err = l.getRow(ctx, &transaction, `select coalesce(transaction, '') from flushes where bucket = $1 and id = $2 and customer_id = $3`, ref.Bucket, id, ref.ID)
+	return transaction, own, err
 }

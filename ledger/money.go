@@ -30,3 +30,13 @@ func IsCurrency(code string) bool {
 
 // minorDecimals is how many decimals Stripe's smallest unit of the currency stands for.
 func minorDecimals(currency string) int { return stripeCurrencies[currency] }
+
+// FormatMinor writes an amount of a currency's smallest unit for people: 2000 usd is "20.00 USD".
+func FormatMinor(amount int64, currency string) string {
+	text := FormatSteps(amount, int16(minorDecimals(currency)))
+	if places := minorDecimals(currency); places > 0 {
+		whole, part, _ := strings.Cut(text, ".")
+		text = whole + "." + part + strings.Repeat("0", places-len(part))
+	}
+	return text + " " + strings.ToUpper(currency)
+}

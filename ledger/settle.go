@@ -233,3 +233,6 @@ func share(amount, part, whole int64) int64 {
 	n := new(big.Int).Mul(big.NewInt(amount), big.NewInt(part))
 	return n.Div(n, big.NewInt(whole)).Int64()
 }
+
+// Share is amount × part / whole, rounded down, which is how a part of a payment is turned into credit.
+func Share(amount, part, whole int64) int64 { return share(amount, part, whole) }

@@ -51,6 +51,10 @@ func (l *Ledger) Import(ctx context.Context, m Mirror, list []StripeTransaction)
 
 func (t *tx) importOne(m *Mirror, s StripeTransaction) (booked bool, err error) {
 	if s.Flush != "" {
+		doubled, err := t.doubled(m, s)
+		if err != nil || doubled {
+			return false, err
+		}
 		return false, t.adopt(m, s)
 	}
 	fresh, err := t.know(m, s)
@@ -78,6 +82,26 @@ func (t *tx) importOne(m *Mirror, s StripeTransaction) (booked bool, err error) 
 		err = t.strangerTook(w, p, s)
 	}
 	return true, err
+}
+
+// doubled counts a transaction that says it is a flush of ours, which another has made already: somebody sent it again,
+// or copied what it carries. It was never the customer's credit, so no entry follows it: the balance in Stripe is brought
+// back to what the ledger says by the next flush. That one is due is put down, for no entry tells of it after a crash.
+func (t *tx) doubled(m *Mirror, s StripeTransaction) (bool, error) {
+	var another bool
+	if _, err := t.get(&another, `select exists (select from flushes where bucket = $1 and id = $2 and transaction <> $3)`, m.Bucket, s.Flush, s.ID); err != nil || !another {
+		return false, err
+	}
+	t.l.log.Error("a balance transaction was made twice", "customer", m.Customer, "flush", s.Flush, "transaction", s.ID)
+	s.Flush, s.Type = "", "doubled"
+	if _, err := t.know(m, s); err != nil {
+		return false, err
+	}
+	t.dirty = append(t.dirty, m.Ref())
+	if err := t.lockWallets(m.Ref()); err != nil {
+		return false, err
+	}
+	return true, t.exec(`update wallets set mirrored_seq = -1 where bucket = $1 and customer_id = $2`, m.Bucket, m.Customer)
 }
 
 // mirroredAsset is the one in which what strangers do to the balance in Stripe is booked: the currency itself, else

@@ -37,8 +37,8 @@ func TestConcurrentStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 14 {
-		t.Errorf("%d migrations applied, there are 14", applied)
+	if applied != 15 {
+		t.Errorf("%d migrations applied, there are 15", applied)
 	}
 	ledgertest.New(t, ledger.Options{URL: url})
 }

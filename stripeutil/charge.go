@@ -23,9 +23,13 @@ type PaymentIntent struct {
 	LatestCharge string
 	// Amount was asked for, AmountReceived has arrived; both in minor units.
 	Amount, AmountReceived int64
-	Metadata               map[string]string
-	Failure                *Failure // of the last attempt, nil when that did not fail
-	Created                time.Time
+	// Refunded, in minor units, Disputed, at any time, and ChargedAt are of the latest charge where that was read with it.
+	Refunded  int64
+	Disputed  bool
+	ChargedAt time.Time
+	Metadata  map[string]string
+	Failure   *Failure // of the last attempt, nil when that did not fail
+	Created   time.Time
 }
 
 // Failure says why a payment was refused.
@@ -92,7 +96,8 @@ func (c *Client) PaymentIntent(ctx context.Context, id string) (PaymentIntent, e
 	if err := checkID("payment", id); err != nil {
 		return PaymentIntent{}, err
 	}
-	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/payment_intents/%s", id), nil)
+	raw, err := c.get(ctx, stripe.FormatURLPath("/v1/payment_intents/%s", id),
+		&stripe.PaymentIntentParams{Expand: stripe.StringSlice([]string{"latest_charge"})})
 	return read(raw, err, decodePaymentIntent)
 }
 
@@ -150,7 +155,7 @@ func decodePaymentIntent(raw json.RawMessage) (PaymentIntent, error) {
 		PaymentMethod  ref               `json:"payment_method"`
 		Invoice        ref               `json:"invoice"`
 		ClientSecret   string            `json:"client_secret"`
-		LatestCharge   ref               `json:"latest_charge"`
+		LatestCharge   latestCharge      `json:"latest_charge"`
 		Amount         int64             `json:"amount"`
 		AmountReceived int64             `json:"amount_received"`
 		Metadata       map[string]string `json:"metadata"`
@@ -168,13 +173,39 @@ func decodePaymentIntent(raw json.RawMessage) (PaymentIntent, error) {
 	pi := PaymentIntent{
 		ID: wire.ID, Customer: string(wire.Customer), Status: wire.Status, Currency: wire.Currency,
 		PaymentMethod: string(wire.PaymentMethod), Invoice: string(wire.Invoice), ClientSecret: wire.ClientSecret,
-		LatestCharge: string(wire.LatestCharge), Amount: wire.Amount, AmountReceived: wire.AmountReceived,
+		LatestCharge: wire.LatestCharge.ID, Refunded: wire.LatestCharge.Refunded, Disputed: wire.LatestCharge.Disputed, ChargedAt: unixTime(wire.LatestCharge.Created),
+		Amount: wire.Amount, AmountReceived: wire.AmountReceived,
 		Metadata: wire.Metadata, Created: unixTime(wire.Created),
 	}
 	if f := wire.LastError; f != nil {
 		pi.Failure = &Failure{Code: f.Code, DeclineCode: f.DeclineCode, Message: f.Message, AdviceCode: f.AdviceCode}
 	}
 	return pi, nil
+}
+
+// latestCharge is a charge as an id, or expanded with what went back of it.
+type latestCharge struct {
+	ID       string
+	Refunded int64
+	Disputed bool
+	Created  int64
+}
+
+// UnmarshalJSON keeps the id, and the rest of the expanded form.
+func (l *latestCharge) UnmarshalJSON(b []byte) error {
+	*l = latestCharge{}
+	if !isObject(b) {
+		return json.Unmarshal(b, &l.ID)
+	}
+	var object struct {
+		ID       string `json:"id"`
+		Refunded int64  `json:"amount_refunded"`
+		Disputed bool   `json:"disputed"`
+		Created  int64  `json:"created"`
+	}
+	err := json.Unmarshal(b, &object)
+	*l = latestCharge(object)
+	return err
 }
 
 // HardDecline reports whether the same card, or bank account, will be refused again whatever the day: only a new one, or

@@ -242,6 +242,9 @@ func (c *Client) traced(ctx context.Context, trace *trace, path, key string, par
 	start := time.Now()
 	err := c.backend.CallRaw(trace.method, path, c.key, body, p, &out)
 	failure := c.judge(trace, err)
+	if trace.method == http.MethodGet {
+		countReads(ctx, trace.attempts)
+	}
 	c.log.LogAttrs(ctx, slog.LevelDebug, "stripe call",
 		slog.String("method", trace.method), slog.String("path", path),
 		slog.Int("status", trace.status), slog.String("request_id", trace.requestID),

@@ -156,40 +156,6 @@ func replay(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 	})
 }
 
-func reconcile(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	f := flags("reconcile", stderr)
-	repair := f.Bool("repair", false, "bring those that are out of step back")
-	customer := f.String("customer", "", "only this one")
-	if err := parse(f, args); err != nil {
-		return err
-	}
-	c, err := loadConfig()
-	if err != nil {
-		return err
-	}
-	if c.StripeSecretKey == "" {
-		return errors.New("STRIPE_SECRET_KEY is missing: reconciling asks Stripe")
-	}
-	log := c.logger(stderr)
-	url, stop, err := openDatabase(ctx, c, log)
-	if err != nil {
-		return err
-	}
-	g, err := newGateway(ctx, c, log, url)
-	if err != nil {
-		return errors.Join(err, stop())
-	}
-	r, err := g.server.Reconcile(ctx, *customer, *repair)
-	for _, x := range r.Findings {
-		fmt.Fprintf(stdout, "%s: %s (%s): ledger %d, Stripe %d, drift %d: %s; repaired: %t\n", x.Customer, x.State, x.Kind, x.Ledger, x.Stripe, x.Drift, x.Explanation, x.Repaired)
-	}
-	fmt.Fprintf(stdout, "%d customers, %d in step, %d repaired\n", r.Customers, r.InStep, r.Repaired)
-	if n := r.Unsettled(); err == nil && n > 0 {
-		err = fmt.Errorf("%d customers are out of step", n)
-	}
-	return errors.Join(err, g.ledger.Close(), stop())
-}
-
 func version(_ context.Context, _ []string, stdout, _ io.Writer) error {
 	v := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {

@@ -228,7 +228,7 @@ func TestLockstepAndReconcile(t *testing.T) {
 		t.Errorf("%v", a)
 	}
 	look := w.must("POST", "/v1/reconcile", map[string]any{"customer": nil})
-	for path, want := range map[string]string{"object": "reconciliation", "customers": "2", "in_step": "1", "repaired": "0", "findings.0.customer": "acme", "findings.0.state": "foreign", "findings.0.kind": "drift",
+	for path, want := range map[string]string{"object": "reconciliation", "customers": "2", "in_step": "1", "repaired": "0", "findings.0.customer": "acme", "findings.0.state": "foreign", "findings.0.kind": "foreign_transaction",
 		"findings.0.ledger": "1000", "findings.0.stripe": "1500", "findings.0.drift": "500", "findings.0.repaired": "false", "findings.1": ""} {
 		if got := look.str(path); got != want {
 			t.Errorf("%s is %q, want %q", path, got, want)

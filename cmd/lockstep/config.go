@@ -27,6 +27,7 @@ type config struct {
 	DefaultAsset        string        `envconfig:"DEFAULT_ASSET" default:"usd"`
 	MirrorInterval      time.Duration `envconfig:"MIRROR_INTERVAL" default:"2s"`
 	BackfillInterval    time.Duration `envconfig:"BACKFILL_INTERVAL" default:"60s"`
+	ReconcileAt         string        `envconfig:"RECONCILE_AT" default:"03:30"`
 	ExpiryWarning       time.Duration `envconfig:"EXPIRY_WARNING" default:"72h"`
 	OutboundPrivate     bool          `envconfig:"OUTBOUND_ALLOW_PRIVATE" default:"false"`
 	PortalSecret        string        `envconfig:"PORTAL_SECRET"`
@@ -72,6 +73,9 @@ func (c *config) check() error {
 	}
 	if c.BackfillInterval < time.Second {
 		bad("BACKFILL_INTERVAL", "must be at least 1s")
+	}
+	if _, err := timeOfDay(c.ReconcileAt); c.ReconcileAt != "" && err != nil {
+		bad("RECONCILE_AT", "must be a time of day in UTC, such as 03:30, or empty for never")
 	}
 	if c.ExpiryWarning < 0 {
 		bad("EXPIRY_WARNING", "can't be below zero; 0 is no warning")

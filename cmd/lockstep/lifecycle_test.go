@@ -86,7 +86,7 @@ func TestDeletedCustomerWhoseEventIsLost(t *testing.T) {
 	t.Parallel()
 	for name, look := range map[string]func(*world){
 		"a flush is refused": func(w *world) { w.spend("acme", "1") },
-		"somebody looks":     func(w *world) { w.must("POST", "/v1/reconcile", map[string]any{"customer": "acme"}) },
+		"somebody looks":     func(w *world) { w.must("POST", "/v1/reconcile", map[string]any{"customer": "acme", "repair": true}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -216,7 +216,7 @@ func TestCurrencyLockedElsewhere(t *testing.T) {
 			r := w.must("POST", "/v1/reconcile", map[string]any{"customer": "acme", "repair": true})
 			findings := r.at("findings").([]any)
 			if name == "told by the refusal" {
-				if r.str("in_step") != "1" || r.str("findings.0.kind") != "currency" || !strings.Contains(r.str("findings.0.explanation"), "usd") {
+				if r.str("in_step") != "1" || r.str("findings.0.kind") != "credit_not_shown" || !strings.Contains(r.str("findings.0.explanation"), "usd") {
 					t.Errorf("%v", r)
 				}
 			} else if len(findings) != 0 {

@@ -111,7 +111,7 @@ func newGateway(ctx context.Context, c config, log *slog.Logger, url string) (*g
 	g := &gateway{ledger: l, stripe: client, log: log, cfg: c, events: make(chan struct{}, 1), dirty: make(chan ledger.Ref),
 		outbound: newOutbound(c.OutboundPrivate)}
 	g.server = &handlers.Server{Ledger: l, Stripe: client, WebhookSecrets: c.StripeWebhookSecret, Log: log,
-		Charge: g.chargeTopup, Link: g.linkCustomer, Sync: g.syncNow, Backfill: g.backfill,
+		Charge: g.chargeTopup, Link: g.linkCustomer, Sync: g.syncNow, Backfill: g.catchUp,
 		EventStored: func() { wake(g.events) }, OutboundPrivate: c.OutboundPrivate, MetricsElsewhere: c.MetricsAddr != "", PublicURL: c.PublicURL}
 	if err := g.prepare(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())

@@ -33,6 +33,7 @@ func (g *gateway) startWorkers(ctx context.Context) <-chan struct{} {
 	wg.Go(func() { g.loop(ctx, "mirror", g.cfg.MirrorInterval, nil, g.mirrorDirty) })
 	wg.Go(func() { g.loop(ctx, "mirror sweep", time.Minute, nil, g.mirrorStale) })
 	wg.Go(func() { g.loop(ctx, "backfill", g.cfg.BackfillInterval, nil, g.backfill) })
+	wg.Go(func() { g.loop(ctx, "nightly reconciliation", nightlyLook, nil, g.reconcileAtNight) })
 	wg.Go(func() { g.loop(ctx, "sweep", 5*time.Second, nil, g.sweep) })
 	wg.Go(func() { g.loop(ctx, "events out", time.Second, g.ledger.EventsDue(), g.fanOut) })
 	wg.Go(func() { g.loop(ctx, "deliveries", time.Second, g.ledger.DeliveriesDue(), g.deliverDue) })
@@ -274,4 +275,21 @@ func (g *gateway) backfill(ctx context.Context) error {
 		return errors.Join(err, failed)
 	}
 	return g.ledger.SetProgress(ctx, backfillProgress, newest)
+}
+
+// catchUpTime bounds how long events that were fetched are worked off before somebody who waits goes on.
+const catchUpTime = 20 * time.Second
+
+// catchUp fetches the events that Stripe could not deliver, and helps to work off what is due: what they tell of is no
+// difference between Stripe and the books.
+func (g *gateway) catchUp(ctx context.Context) error {
+	if err := g.backfill(ctx); err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(ctx, catchUpTime)
+	defer stop()
+	if err := g.runDueEvents(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }

@@ -221,6 +221,22 @@ func (o *Operator) CancelPaymentIntent(id string) (string, error) {
 	})
 }
 
+// SetPaymentMetadata writes what a payment carries in the dashboard; "" takes the key off. No event tells of it.
+func (o *Operator) SetPaymentMetadata(id, key, value string) (string, error) {
+	return id, o.s.act(func(c *call) *apiError {
+		pi := c.state.PaymentIntents.get(id)
+		if pi == nil {
+			return noSuch("payment_intent", id, "intent")
+		}
+		m := cloneMetadata(pi.Metadata)
+		if m[key] = value; value == "" {
+			delete(m, key)
+		}
+		pi.Metadata = m
+		return nil
+	})
+}
+
 // ConfirmPaymentIntent is the customer on the page with the client secret: they
 // choose a method (or keep the intent's, with "") and authenticate. A decline is
 // returned as an error.
