@@ -19,6 +19,8 @@ import (
 // Each arrow is a commit. Killed at any of them, a worker finds the row due and repeats the step under its own key,
 // which makes a replay of one that was executed. Killed while the mirror shows nothing: the row says so, so nobody
 // restores it before the invoice is finalized or given up, and the commit that says so has the mirror looked at.
+// A bank takes days to pay. Its no is written down, then the invoice is voided, then the top-up has failed: killed in
+// between, a worker finds it processing and goes on, or whoever hears of the void settles it for the reason that is there.
 // A key that Stripe remembers with a fault, or may have forgotten, is not used again: the invoice is looked at, and
 // closed where it was not paid, after which nobody can pay it. One that was sent waits for its customer.
 func (g *gateway) runInvoice(ctx context.Context, top ledger.Topup) error {
@@ -366,8 +368,9 @@ func (g *gateway) endInvoice(ctx context.Context, top ledger.Topup, o ledger.Out
 	return g.settle(ctx, o)
 }
 
-// lookAtDebit asks Stripe what has become of an invoice whose payment was accepted: a bank takes days for it. One whose bank has said no
-// is closed, as one that a card declined at once: it would stay open, and could be paid beside what is charged next.
+// lookAtDebit asks Stripe what has become of an invoice whose payment was accepted: a bank takes days for it. One whose
+// bank has said no is closed, as one that a card declined at once: it would stay open, and could be paid beside what is
+// charged next.
 func (g *gateway) lookAtDebit(ctx context.Context, top ledger.Topup) error {
 	in, found, err := g.invoiceOf(ctx, top)
 	if err != nil || !found {

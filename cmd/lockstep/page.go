@@ -33,9 +33,10 @@ func pageReturn(c config, live bool) string {
 //
 // From the first commit on, the rule is paused, and of the payment counts only that it came, or is on its way after all:
 // that it is canceled, its event says too, and ends nothing. Killed before the second commit: the top-up is due, and
-// canceling again finds it canceled. There is no page before it, so never two payments. After the second commit the page is an attempt of
-// its own, as a checkout's is: killed before it is noted, a worker asks again under the key of the attempt and has the same
-// page. The commit that notes it tells of it. Pages that expire are followed by others, each an attempt, for a week.
+// canceling again finds it canceled. There is no page before that, so never two payments. After the second commit the
+// page is an attempt of its own, as a checkout's is: killed before it is noted, a worker asks again under the key of the
+// attempt and has the same page. The commit that notes it tells of it. Pages that expire are followed by others, each an
+// attempt, for a week.
 //
 // Another card, a resume or a cancel marks the top-up to be canceled, and a worker closes what there is, the payment or the
 // page; until Stripe has said that it is closed nothing else is charged, and what was paid in that moment is booked as paid.
