@@ -85,6 +85,9 @@ func (w *world) spawn(crashAt string) *process {
 		}
 		select {
 		case <-p.done:
+			if strings.Contains(p.log.String(), "address already in use") { // somebody was quicker to take the port
+				return w.spawn(crashAt)
+			}
 			return p // it had reached its point already
 		default:
 		}
