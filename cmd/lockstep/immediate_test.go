@@ -78,7 +78,7 @@ func TestImmediate(t *testing.T) {
 					}
 					w.within(30*time.Second, "it is told once", func() bool {
 						n := hook.counts()
-						return n["topup."+c.status] >= 1 && n["grant.confirmed"] >= 2
+						return n["topup."+c.status] >= 1 && n["grant.confirmed"] >= 2 && (c.status != "failed" || n["auto_topup.paused"] >= 1)
 					})
 					if n := hook.counts(); c.status == "failed" && (n["topup.failed"] != 1 || n["grant.confirmed"] != 2 || n["auto_topup.paused"] != 1) {
 						t.Errorf("told %v", n)
