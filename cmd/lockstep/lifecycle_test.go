@@ -81,6 +81,32 @@ func TestDeletedCustomerEndsWhatIsOpen(t *testing.T) {
 	}
 }
 
+// A payment whose outcome nobody knew when its customer was deleted is still found: what was charged is credited, in books
+// that nothing is spent from.
+func TestDeletedCustomerWhosePaymentWentThrough(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *worldOptions) { o.backfill = time.Hour })
+	wallet, stripeID := w.armed("acme", "pm_card_visa", 0)
+	w.inStep("acme")
+	w.sim.InjectDelivery(stripesim.DeliveryFault{Type: "payment_intent.succeeded", Kind: stripesim.Lose, Times: -1})
+	w.sim.Inject(stripesim.Fault{Method: "POST", Path: "/v1/payment_intents", Kind: stripesim.DropAfter, Times: 12})
+	w.spend("acme", "6")
+	w.eventually("the card was charged", func() bool { return len(w.sim.Charges(stripeID)) == 1 })
+	w.did(w.sim.Operator().DeleteCustomer(stripeID))
+	w.deleted("acme")
+	w.within(60*time.Second, "the payment is credited", func() bool {
+		return w.must("GET", "/v1/wallets/"+wallet, nil).str("balance.total") == "24"
+	})
+	if a := w.must("GET", "/v1/topups?customer=acme", nil); a.str("data.0.status") != "succeeded" || len(w.sim.Charges(stripeID)) != 1 {
+		t.Errorf("%v", a)
+	}
+	w.refused("usage", w.usage("acme", "1"), refusal{409, "conflict", "wallet_frozen", "customer"})
+	w.must("POST", "/v1/reconcile", map[string]any{"repair": true})
+	if state, _ := w.state(wallet); state != "disabled" {
+		t.Errorf("the rule is %s", state)
+	}
+}
+
 // Where the event is lost for good, the first refusal to write, or the next look, tells as well.
 func TestDeletedCustomerWhoseEventIsLost(t *testing.T) {
 	t.Parallel()
@@ -142,6 +168,11 @@ func TestDetachedCard(t *testing.T) {
 			is(bystander, "armed", "")
 			if len(w.sim.Charges(stripeID)) != 0 {
 				t.Error("a card was charged")
+			}
+			w.quietEvents()
+			var told int
+			if err := w.g.ledger.DB().Get(&told, `select count(*) from events where type = 'auto_topup.paused'`); err != nil || told != 1 {
+				t.Errorf("told of %d pauses, want the one: %v", told, err)
 			}
 			// Another default says nothing to a rule that names its card; a rule without the name does.
 			second := w.card(stripeID, "pm_card_mastercard")

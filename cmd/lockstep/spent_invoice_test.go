@@ -208,6 +208,29 @@ func TestInvoiceVoidedLater(t *testing.T) {
 	}
 }
 
+// Voided while it is still owed, less is owed, and no grant is made of it.
+func TestInvoiceVoidedInDebt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *worldOptions) { o.mirror = time.Hour })
+	wallet, stripeID := w.customer("acme", "", "")
+	g := w.granted(map[string]any{"customer": "acme", "amount": "4", "kind": "purchased"})
+	level := func() { w.must("POST", "/v1/reconcile", map[string]any{"customer": "acme", "repair": true}) }
+	level()
+	w.spend("acme", "3")
+	invoice := w.did(w.sim.Operator().FinalInvoice(stripeID, 900, "usd")) // Stripe still shows 4 and spends them; 1 is left here
+	w.quietEvents()
+	level()
+	w.left("acme", "-3")
+	w.did(w.sim.Operator().VoidInvoice(invoice))
+	w.quietEvents()
+	level()
+	w.left("acme", "1")
+	w.inStep("acme")
+	if e := w.entriesOf(wallet, "stripe_balance")[0]; e.parts() != ":3 "+g+":1" || len(w.grants("acme")) != 1 {
+		t.Errorf("%v, %v", e, w.grants("acme"))
+	}
+}
+
 // Whatever becomes of the events that tell of an invoice and its void, the books end the same.
 func TestInvoiceSpendingUnderScrambledEvents(t *testing.T) {
 	t.Parallel()
