@@ -105,7 +105,10 @@ func (t *tx) spread(w *Wallet, p price, s StripeTransaction, first string) ([]sp
 			return nil, err
 		}
 		sh := spending{Wallet: o.ID}
-		worth, _ := price.worth(free, o.Scale)
+		worth, fit := price.worth(free, o.Scale)
+		if !fit {
+			worth = left // more than can be counted
+		}
 		sh.Steps, _ = price.buys(max(min(left, worth), 0), o.Scale)
 		sh.Minor, _ = price.charge(sh.Steps, o.Scale)
 		if left -= sh.Minor; o.ID == w.ID {
