@@ -19,6 +19,11 @@ type scenario struct {
 	books []books
 }
 
+// takesTime says whether time passes in a scenario.
+func (sc *scenario) takesTime() bool {
+	return slices.ContainsFunc(sc.steps, func(s step) bool { return s.verb.time != nil })
+}
+
 // step is one sentence of a scenario, and the figures that must hold after it. Without figures nothing is waited for.
 type step struct {
 	at, text string

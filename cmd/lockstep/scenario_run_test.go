@@ -17,9 +17,10 @@ import (
 // something else that goes wrong with its webhooks; time passes for all of them at once, so that thirty cost little
 // more than one.
 type scene struct {
-	w     *world
-	parts []*part
-	last  string // whom the last sentence was about
+	w       *world
+	parts   []*part // all stories that were told in this world
+	playing []*part // those that go on
+	last    string  // whom the last sentence was about
 
 	mu    sync.Mutex
 	of    map[string]*part // whose an object at Stripe is, by its id, or a customer, by ours
@@ -33,6 +34,7 @@ type scene struct {
 type part struct {
 	s        *scene
 	name     string
+	tag      string // ends the names of its customers
 	fault    fault
 	people   map[string]*person
 	prices   map[string]string
@@ -90,13 +92,15 @@ var acted = sync.OnceValue(func() map[string]bool {
 	return m
 })
 
-func newScene(w *world, faults []fault) *scene {
-	s := &scene{w: w, of: map[string]*part{}, event: map[string]*part{}}
+// cast begins a story for each of the faults; those that were told before are over.
+func (s *scene) cast(faults []fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.playing = nil
 	for _, f := range faults {
-		s.parts = append(s.parts, &part{s: s, name: f.String(), fault: f, people: map[string]*person{}, prices: map[string]string{}, seen: map[string]int{}})
+		p := &part{s: s, name: f.String(), tag: fmt.Sprint(len(s.parts)), fault: f, people: map[string]*person{}, prices: map[string]string{}, seen: map[string]int{}}
+		s.parts, s.playing = append(s.parts, p), append(s.playing, p)
 	}
-	w.sim.ChooseDelivery(s.choose)
-	return s
 }
 
 // person is a customer of a story by the name that the scenario uses.
@@ -104,12 +108,7 @@ func (p *part) person(name string) *person {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	if p.people[name] == nil {
-		id := strings.ToLower(name)
-		for i, other := range p.s.parts {
-			if other == p && len(p.s.parts) > 1 {
-				id += fmt.Sprintf("-%d", i)
-			}
-		}
+		id := strings.ToLower(name) + "-" + p.tag
 		p.people[name] = &person{id: id}
 		p.s.of[id] = p
 	}
@@ -251,7 +250,7 @@ func (s *scene) run(sc *scenario) bool {
 			}
 		}
 		s.last = st.about(s.last)
-		each(s.parts, func(p *part) {
+		each(s.playing, func(p *part) {
 			if p.err = nil; st.verb.do != nil {
 				p.err = st.verb.do(p, st.args)
 			}
@@ -260,13 +259,13 @@ func (s *scene) run(sc *scenario) bool {
 			s.settle(st)
 			continue
 		}
-		for _, p := range s.parts {
+		for _, p := range s.playing {
 			if p.err != nil && !p.broken {
 				s.breaks(p, st, "failed: "+p.err.Error())
 			}
 		}
 	}
-	for _, p := range s.parts {
+	for _, p := range s.playing {
 		if p.broken {
 			return false
 		}
@@ -294,7 +293,7 @@ func (st *step) about(before string) string {
 // of it is worked off. What is held back comes when all else is quiet, what was lost when somebody looks for missed events.
 func (s *scene) settle(st *step) {
 	s.w.t.Helper()
-	open, checked := s.parts, -1
+	open, checked := s.playing, -1
 	for end := time.Now().Add(3 * patience); ; {
 		if !s.quiet(end) {
 			s.w.t.Fatalf("%s: %s is never worked off: %s", st.at, st.text, s.pending())
@@ -306,11 +305,11 @@ func (s *scene) settle(st *step) {
 			if made == checked {
 				return
 			}
-			open = s.parts
+			open = s.playing
 		}
 		made := s.made()
 		wrong := s.wrong(open, st)
-		if len(open) == len(s.parts) {
+		if len(open) == len(s.playing) {
 			checked = made
 		}
 		if open = nil; time.Now().After(end) {
@@ -349,15 +348,18 @@ func (s *scene) wrong(parts []*part, st *step) map[*part]string {
 
 // quiet waits until every event that was delivered has been worked off.
 func (s *scene) quiet(end time.Time) bool {
-	for ; time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for {
 		if err := s.w.sim.Settle(s.w.t.Context()); err != nil {
 			s.w.t.Fatal(err)
 		}
 		if s.pending() == "" {
 			return true
 		}
+		if time.Now().After(end) {
+			return false
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return false
 }
 
 // pending are the events that are yet to be worked off, and what they wait for.
@@ -438,7 +440,7 @@ func (s *scene) outOfStep() (map[*part]string, error) {
 	var refs []ledger.Ref
 	for _, m := range mirrors {
 		p, c := s.owner(m.ID), s.customer(m.Stripe)
-		if p == nil || c.Deleted {
+		if p == nil || p.broken || c.Deleted || !slices.Contains(s.playing, p) {
 			continue
 		}
 		s.own(p, m.Stripe)

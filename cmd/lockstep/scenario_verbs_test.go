@@ -189,7 +189,7 @@ var verbs = []verb{
 // monthEnds moves time to where the month of a plan has ended in all stories.
 func monthEnds(s *scene, a []string) error {
 	var end time.Time
-	for _, p := range s.parts {
+	for _, p := range s.playing {
 		sub, found := s.w.sim.Subscription(p.person(a[0]).sub)
 		if !found {
 			return fmt.Errorf("%s has no plan", a[0])

@@ -276,7 +276,7 @@ func TestDeliveryOvertaken(t *testing.T) {
 	b.onEvent = func(e stripe.Event) { tell(string(e.Type)) }
 	w.InjectDelivery(stripesim.DeliveryFault{Type: "customer.created", Kind: stripesim.Past,
 		Next:  func(e stripesim.Event) bool { return e.Type == "payment_intent.succeeded" },
-		Until: func(id string) { tell("until " + id[:4]) }})
+		Until: func(id string) { time.Sleep(20 * time.Millisecond); tell("until " + id[:4]) }}) // it takes its time
 	cus, pm := w.withCard("pm_card_visa")
 	w.settle()
 	if got := told(); !slices.Equal(got, []string{"payment_method.attached"}) {
