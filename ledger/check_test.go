@@ -92,7 +92,7 @@ func TestEveryUniqueIndexHasTheBucket(t *testing.T) {
 		select c.relname || ': ' || i.relname from pg_index x
 		join pg_class c on c.oid = x.indrelid join pg_class i on i.oid = x.indexrelid join pg_namespace n on n.oid = c.relnamespace
 		where n.nspname = 'public' and x.indisunique
-		and c.relname not in ('assets', 'stripe_links', 'features', 'api_keys', 'stripe_events', 'progress', 'goose_db_version', 'webhook_endpoints', 'sale_owners')
+		and c.relname not in ('assets', 'stripe_links', 'features', 'api_keys', 'stripe_events', 'progress', 'goose_db_version', 'webhook_endpoints', 'sale_owners', 'walks')
 		and not exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum = any(x.indkey) and a.attname = 'bucket')`); err != nil {
 		t.Fatal(err)
 	}

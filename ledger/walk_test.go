@@ -169,3 +169,40 @@ func TestFormatMinor(t *testing.T) {
 		}
 	}
 }
+
+// What was seen to be paid at Stripe is not asked about again, but where everything is; a top-up in flight is asked about
+// once it has been that for long.
+func TestVerified(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{})
+	c, topup := topped(t, l)
+	from, to := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	want := func(what string, all bool, ref ledger.Ref, n int) {
+		t.Helper()
+		ids, _, err := l.Unverified(ctx, ref, from, to, all)
+		if err != nil || len(ids) != n || n > 0 && ids[0] != topup {
+			t.Errorf("%s: %v, %v, want %d", what, ids, err, n)
+		}
+	}
+	want("in flight", true, ledger.Ref{}, 0)
+	for before, n := range map[time.Time]int{from: 0, to: 1} {
+		if ids, err := l.Stuck(ctx, ledger.Ref{}, before); err != nil || len(ids) != n {
+			t.Errorf("in flight since before %s: %v, %v", before, ids, err)
+		}
+	}
+	settle(t, l, ledger.Outcome{Topup: topup, Status: "succeeded", PaymentIntent: "pi_topped", Received: 2000})
+	want("paid", false, ledger.Ref{}, 1)
+	want("paid by acme", false, c.Ref, 1)
+	want("paid by nobody", false, ledger.Ref{Bucket: c.Bucket, ID: "nobody"}, 0)
+	for range 2 {
+		if err := l.Verified(ctx, []string{topup, "top_nothing"}, []string{"in_nothing"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("verified", false, ledger.Ref{}, 0)
+	want("verified, and everything asked for", true, ledger.Ref{}, 1)
+	books, err := l.TopupsBooked(ctx, []string{topup, "top_nothing", "nothing"})
+	if err != nil || len(books) != 1 || books[topup].GrantAmount != 20_000_000 || books[topup].Bought() != 2000 || books[topup].Buys(1000) != 10_000_000 || books[topup].Leased {
+		t.Errorf("%+v, %v", books[topup], err)
+	}
+}

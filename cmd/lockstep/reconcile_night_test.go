@@ -59,7 +59,7 @@ func TestNightlyReconciliation(t *testing.T) {
 	for day, want := range []struct {
 		adjust int64
 		told   int
-	}{{-300, 1}, {0, 1}, {-200, 2}, {500, 2}, {-300, 3}} {
+	}{{-300, 1}, {0, 1}, {-200, 2}, {500, 2}, {-500, 3}} {
 		if want.adjust != 0 {
 			w.did(w.sim.Operator().AdjustBalance(stripeID, want.adjust, "usd", "goodwill"))
 		}
