@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -83,6 +84,13 @@ func TestNightlyReconciliation(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "kinds=\"foreign_transaction 1\"") || !strings.Contains(log.String(), "reads=") {
 		t.Errorf("the log: %s", log.String())
+	}
+	var last time.Time
+	if err := w.g.ledger.DB().Get(&last, `select done_for from walks where name = 'night'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.g.server.Walk(t.Context(), handlers.WalkOptions{Name: "night", By: "late", DoneFor: &last}); !errors.Is(err, handlers.ErrWalking) {
+		t.Errorf("one that saw that it was due before another walked: %v", err)
 	}
 	w.nightGoneOnWith(night, walks)
 	w.must("POST", "/v1/reconcile", map[string]any{"repair": true})

@@ -396,4 +396,39 @@ func TestWalkBegunAnew(t *testing.T) {
 	if getErr := w.g.ledger.DB().Get(&theirs, `select state from walks where name = 'test'`); getErr != nil || err == nil || theirs != "theirs" {
 		t.Errorf("lost to another: %v, %q %v", err, theirs, getErr)
 	}
+	if got := w.balanceInBooks("c00000"); got != 20_000_000 {
+		t.Errorf("it went on to repair: %d steps", got)
+	}
+}
+
+// A repair that fails says so, and is made once what it failed of has been put right.
+func TestRepairThatFails(t *testing.T) {
+	t.Parallel()
+	w := detached(t)
+	stripeIDs := w.many(2)
+	w.unheard()
+	price := w.pack(1000, "credits", "forty")
+	w.bought(stripesim.Link{Price: price, Customer: stripeIDs[0]}, "pm_card_visa")
+	for range 2 {
+		st := w.walk(repairing)
+		r := st.Reconciliation()
+		if r.Repaired != 0 || r.InStep != 1 || r.Open() != 1 || r.Kinds() != "sale_unbooked 1" || !strings.Contains(r.Findings[0].Explanation, "; the repair failed: ") ||
+			!strings.Contains(r.Findings[0].Explanation, `forty`) {
+			t.Fatalf("%+v", r)
+		}
+		w.advance(24 * time.Hour)
+	}
+	w.did(w.sim.Operator().SetPriceMetadata(price, "credits", "40"))
+	if st := w.walk(repairing); st.Reconciliation().Repaired != 1 || w.balanceInBooks("c00000") != 40_000_000 {
+		t.Errorf("put right: %+v", st.Findings)
+	}
+	// What an account sells beside credit is looked at once, and not every night.
+	w.bought(stripesim.Link{Price: w.pack(1000), Customer: stripeIDs[1]}, "pm_card_visa")
+	reads := func() int64 { mark := w.mark(); w.walk(); return w.reads(mark) }
+	first := reads()
+	w.advance(15 * 24 * time.Hour)
+	w.walk()
+	if again := reads(); again >= first {
+		t.Errorf("%d reads, then %d", first, again)
+	}
 }
