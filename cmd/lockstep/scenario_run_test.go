@@ -293,10 +293,14 @@ func (st *step) about(before string) string {
 // of it is worked off. What is held back comes when all else is quiet, what was lost when somebody looks for missed events.
 func (s *scene) settle(st *step) {
 	s.w.t.Helper()
-	open, checked := s.playing, -1
-	for end := time.Now().Add(3 * patience); ; {
-		if !s.quiet(end) {
+	open, checked, before := s.playing, -1, -1
+	var end time.Time
+	for {
+		if !s.quiet() {
 			s.w.t.Fatalf("%s: %s is never worked off: %s", st.at, st.text, s.pending())
+		}
+		if made := s.made(); made != before { // it goes on, on a slow machine too
+			before, end = made, time.Now().Add(2*patience)
 		}
 		if s.bring() {
 			continue
@@ -346,19 +350,23 @@ func (s *scene) wrong(parts []*part, st *step) map[*part]string {
 	return wrong
 }
 
-// quiet waits until every event that was delivered has been worked off.
-func (s *scene) quiet(end time.Time) bool {
-	for {
+// quiet waits until every event that was delivered has been worked off, as long as one after the other is.
+func (s *scene) quiet() bool {
+	s.w.t.Helper()
+	last, end := "", time.Time{}
+	for ; ; time.Sleep(10 * time.Millisecond) {
 		if err := s.w.sim.Settle(s.w.t.Context()); err != nil {
 			s.w.t.Fatal(err)
 		}
-		if s.pending() == "" {
+		what := s.pending()
+		switch {
+		case what == "":
 			return true
-		}
-		if time.Now().After(end) {
+		case what != last:
+			last, end = what, time.Now().Add(2*patience)
+		case time.Now().After(end):
 			return false
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
