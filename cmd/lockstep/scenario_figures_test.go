@@ -62,6 +62,10 @@ var figures = []figure{
 		c := p.s.customer(p.asked(who).str("stripe_customer"))
 		return unless(c.DefaultPaymentMethod != "", "no card is saved")
 	}},
+	{"a page is open", func(p *part, who string, _ []string) string {
+		tops := p.s.w.call("GET", "/v1/topups?customer="+p.person(who).id, nil)
+		return unless(tops.str("data.0.url") != "", "no page is open")
+	}},
 	{"the customer is deleted", func(p *part, who string, _ []string) string {
 		c := p.asked(who)
 		return unless(c.str("status") == "deleted", "the customer is %s", c.str("status"))

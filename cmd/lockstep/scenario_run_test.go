@@ -60,7 +60,7 @@ type told struct {
 type person struct {
 	id, stripe, wallet, card string
 	topup, page, hold, sub   string
-	refund                   string
+	refund, note             string
 }
 
 // fault is what goes wrong with the webhooks of one story: with the n-th of a type, or with all where n is below zero.

@@ -34,6 +34,16 @@ var verbs = []verb{
 	// Customers and their cards.
 	{says: "{who} is a customer.", do: func(p *part, a []string) error { return p.customer(a[0], "") }},
 	{says: "{who} is a customer with a card that {card}.", do: func(p *part, a []string) error { return p.customer(a[0], a[1]) }},
+	{says: "{who} is a customer with a bank account.", do: func(p *part, a []string) error {
+		if err := p.customer(a[0], ""); err != nil {
+			return err
+		}
+		return p.method(a[0], "pm_usBankAccount_processing")
+	}},
+	{says: "{who} lives in Germany.", do: func(p *part, a []string) error {
+		p.s.w.atStripe("/v1/customers/"+p.person(a[0]).stripe, "address[country]=DE")
+		return nil
+	}},
 	{says: "{who} gets a card that {card}.", do: func(p *part, a []string) error { return p.card(a[0], a[1]) }},
 	{says: "The bank replaces {who}'s card by one that {card}.", do: func(p *part, a []string) error {
 		who := p.person(a[0])
@@ -70,6 +80,17 @@ var verbs = []verb{
 	{says: "{who} buys {amount} by invoice.", do: func(p *part, a []string) error {
 		return p.post("/v1/topups", with(p.amount(a[0], a[1]), "mode", "invoice"))
 	}},
+	{says: "{who} buys {amount} from the bank account.", do: func(p *part, a []string) error { return p.post("/v1/topups", p.amount(a[0], a[1])) }},
+	{says: "{who}'s bank pays.", do: func(p *part, a []string) error { return p.bank(a[0], true) }},
+	{says: "{who}'s bank says no.", do: func(p *part, a []string) error { return p.bank(a[0], false) }},
+	{says: "{who} buys {amount} by invoice, with tax.", do: func(p *part, a []string) error {
+		return p.post("/v1/topups", with(with(p.amount(a[0], a[1]), "mode", "invoice"), "invoice", map[string]any{"automatic_tax": true}))
+	}},
+	{says: "{who} is sent an invoice for {amount}.", do: func(p *part, a []string) error {
+		return p.post("/v1/topups", with(with(p.amount(a[0], a[1]), "mode", "invoice"), "invoice", map[string]any{"collection_method": "send_invoice"}))
+	}},
+	{says: "{who} pays the invoice.", do: func(p *part, a []string) error { return did(p.op().PayInvoice(p.invoice(a[0]), false)) }},
+	{says: "{who} pays the invoice outside Stripe.", do: func(p *part, a []string) error { return did(p.op().PayInvoice(p.invoice(a[0]), true)) }},
 	{says: "{who} opens a page to buy {amount}.", do: func(p *part, a []string) error {
 		ans, err := p.called("POST", "/v1/topups", with(with(p.amount(a[0], a[1]), "mode", "checkout"), "success_url", "https://app.example.com"))
 		if who := p.person(a[0]); err == nil {
@@ -88,6 +109,16 @@ var verbs = []verb{
 			return err
 		}
 		return p.rule(a[0], a[1], a[2], "spend_cap", map[string]any{"amount": cents, "currency": "usd", "interval": "month"})
+	}},
+	{says: "{who}'s rule: below {amount} buy {amount}, with the credit at once.", do: func(p *part, a []string) error {
+		return p.rule(a[0], a[1], a[2], "settlement", "immediate")
+	}},
+	{says: "{who} finishes the payment with a card that {card}.", do: func(p *part, a []string) error {
+		tops, err := p.called("GET", "/v1/topups?customer="+p.person(a[0]).id, nil)
+		if err != nil {
+			return err
+		}
+		return did(p.op().CompleteCheckout(tops.str("data.0.stripe.checkout_session"), cardsThat[a[1]]))
 	}},
 	{says: "{who}'s rule: below {amount} buy {amount} by invoice.", do: func(p *part, a []string) error { return p.rule(a[0], a[1], a[2], "mode", "invoice") }},
 	{says: "{who}'s rule: below {amount} buy {amount}, trying a declined card {n} times more.", do: func(p *part, a []string) error {
@@ -113,6 +144,18 @@ var verbs = []verb{
 	{says: "The merchant wins against {who}.", do: func(p *part, a []string) error { return did(p.op().CloseDispute(p.disputed, true)) }},
 	{says: "The merchant loses against {who}.", do: func(p *part, a []string) error { return did(p.op().CloseDispute(p.disputed, false)) }},
 	{says: "{who}'s bank asks no more.", do: func(p *part, a []string) error { return did(p.op().CloseDispute(p.disputed, false)) }},
+
+	{says: "The merchant gives {amount} of {who}'s invoice back outside Stripe.", do: func(p *part, a []string) error {
+		return p.note(a[1], a[0], func(n int64) stripesim.CreditParts { return stripesim.CreditParts{OutOfBand: n} })
+	}},
+	{says: "The merchant credits {amount} of {who}'s invoice to the balance.", do: func(p *part, a []string) error {
+		return p.note(a[1], a[0], func(n int64) stripesim.CreditParts { return stripesim.CreditParts{Credit: n} })
+	}},
+	{says: "The merchant refunds {amount} of {who}'s invoice by a credit note.", do: func(p *part, a []string) error {
+		return p.note(a[1], a[0], func(n int64) stripesim.CreditParts { return stripesim.CreditParts{Refund: n} })
+	}},
+	{says: "The merchant voids {who}'s credit note.", do: func(p *part, a []string) error { return did(p.op().VoidCreditNote(p.person(a[0]).note)) }},
+	{says: "The merchant voids {who}'s invoice.", do: func(p *part, a []string) error { return did(p.op().VoidInvoice(p.invoice(a[0]))) }},
 
 	// Others in Stripe's dashboard.
 	{says: "Somebody gives {who} {amount} in Stripe.", do: func(p *part, a []string) error { return p.adjust(a[0], a[1], -1) }},
@@ -262,9 +305,12 @@ func (p *part) customer(name, card string) error {
 	return p.card(name, card)
 }
 
-func (p *part) card(name, card string) (err error) {
+func (p *part) card(name, card string) error { return p.method(name, cardsThat[card]) }
+
+// method is what a customer pays with from now on.
+func (p *part) method(name, token string) (err error) {
 	who := p.person(name)
-	if who.card, err = p.op().AttachCard(who.stripe, cardsThat[card]); err != nil {
+	if who.card, err = p.op().AttachCard(who.stripe, token); err != nil {
 		return err
 	}
 	return did(p.op().SetDefaultPaymentMethod(who.stripe, who.card))
@@ -335,6 +381,34 @@ func (p *part) dispute(who, amount string, open func(*stripesim.Operator, string
 		return err
 	}
 	return did(open(p.op(), charge, "fraudulent"))
+}
+
+// invoice is the customer's newest.
+func (p *part) invoice(who string) (id string) {
+	for _, in := range p.s.w.sim.Invoices(p.person(who).stripe) {
+		id = in.ID
+	}
+	return id
+}
+
+// note gives back of the customer's newest invoice.
+func (p *part) note(who, amount string, parts func(int64) stripesim.CreditParts) error {
+	n, err := cents(amount)
+	if err != nil {
+		return err
+	}
+	p.person(who).note, err = p.op().CreditNote(p.invoice(who), parts(n))
+	return err
+}
+
+// bank is the late word on a debit that is on its way.
+func (p *part) bank(who string, pays bool) error {
+	for _, pi := range p.s.w.sim.PaymentIntents(p.person(who).stripe) {
+		if pi.Status == "processing" {
+			return did(p.op().FinishProcessing(pi.ID, pays))
+		}
+	}
+	return fmt.Errorf("the bank of %s has been asked for nothing", who)
 }
 
 func (p *part) adjust(who, amount string, sign int64) error {
