@@ -77,6 +77,7 @@ type Walked struct {
 	After     string        `json:"after"`   // in Stripe's list, or the customer, of this part
 	AfterB    int16         `json:"after_b"` // that customer's bucket
 	Pages     int64         `json:"pages"`
+	Left      int64         `json:"left"` // customers that no list of Stripe's had so far
 	Customers int64         `json:"customers"`
 	Looked    int           `json:"looked"` // how many suspects were looked at
 	Reads     int64         `json:"reads"`  // that were made at Stripe

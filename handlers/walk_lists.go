@@ -12,11 +12,14 @@ import (
 // whose balance is not what all known transactions add up to, or who is to be flushed, is a suspect. Where Stripe has so
 // many strangers that asking for each of ours is cheaper than listing on, the list is left.
 func (w *walker) customers(ctx context.Context) error {
-	left, err := w.s.Ledger.CountUnchecked(ctx, w.st.StartedAt)
-	if err != nil {
-		return err
+	if w.st.Pages == 0 {
+		left, err := w.s.Ledger.CountUnchecked(ctx, w.st.StartedAt)
+		if err != nil {
+			return err
+		}
+		w.st.Left = left
 	}
-	if left == 0 || w.st.Pages > 0 && w.st.Pages >= left {
+	if w.st.Left <= 0 || w.st.Pages >= w.st.Left {
 		w.next()
 		return nil
 	}
@@ -52,6 +55,7 @@ func (w *walker) balances(ctx context.Context, page []stripeutil.Customer) error
 	for _, ref := range behind {
 		w.suspect(aCustomer, ref.ID)
 	}
+	w.st.Left -= int64(len(refs))
 	return w.s.Ledger.CheckedAll(ctx, refs, w.now)
 }
 

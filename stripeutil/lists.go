@@ -33,8 +33,8 @@ func (c *Client) CustomerPage(ctx context.Context, after string) (Page[Customer]
 // disputed.
 func (c *Client) PaymentPage(ctx context.Context, s Span, after string) (Page[PaymentIntent], error) {
 	return page(ctx, c, "/v1/payment_intents", after, decodePaymentIntent, func(p stripe.ListParams) any {
-		p.Expand = stripe.StringSlice([]string{"data.latest_charge"})
-		return &stripe.PaymentIntentListParams{ListParams: p, Customer: optional(s.Customer), CreatedRange: from(s.Since)}
+		return &stripe.PaymentIntentListParams{ListParams: p, Customer: optional(s.Customer), CreatedRange: from(s.Since),
+			Expand: stripe.StringSlice([]string{"data.latest_charge"})}
 	})
 }
 

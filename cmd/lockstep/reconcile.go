@@ -96,8 +96,8 @@ func reconcile(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return errors.Join(err, stop())
 	}
 	err = g.reconcile(ctx, o, stdout, stderr)
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		err = ctx.Err()
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // in the database's words it is a query that was canceled
 	}
 	return errors.Join(err, g.ledger.Close(), stop())
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -236,19 +237,58 @@ func TestWalkStoppedAfterEachStep(t *testing.T) {
 // spawnCommand runs a lockstep command in a process of its own, which kills itself at a point, "" for never.
 func (w *world) spawnCommand(crashAt string, args ...string) (stdout, stderr string, err error) {
 	w.t.Helper()
+	cmd, out, errs := w.commandProcess(crashAt, args...)
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// commandProcess is a lockstep command in a process of its own, not yet started.
+func (w *world) commandProcess(crashAt string, args ...string) (cmd *exec.Cmd, out, errs *lockedBuffer) {
+	w.t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, stop := context.WithTimeout(w.t.Context(), time.Minute)
-	defer stop()
-	cmd := exec.CommandContext(ctx, exe, args...)
-	var out, errs lockedBuffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	w.t.Cleanup(stop)
+	cmd, out, errs = exec.CommandContext(ctx, exe, args...), &lockedBuffer{}, &lockedBuffer{}
+	cmd.Stdout, cmd.Stderr = out, errs
 	cmd.Env = append(os.Environ(), asMain+"=1", "LOCKSTEP_CRASH_AT="+crashAt, "DATABASE_URL="+w.o.url, "STRIPE_SECRET_KEY="+w.sim.SecretKey(),
 		"STRIPE_API_BASE="+w.o.stripeURL, "STRIPE_REQUESTS_PER_SECOND=1000", "LOCKSTEP_API_KEY="+w.key)
-	err = cmd.Run()
-	return out.String(), errs.String(), err
+	return cmd, out, errs
+}
+
+// Told to stop by ^C, the command says how to go on, and does.
+func TestReconcileInterrupted(t *testing.T) {
+	t.Parallel()
+	w := detached(t)
+	kinds := w.scene()
+	w.sim.Inject(stripesim.Fault{Method: "GET", Path: "/v1/refunds", Kind: stripesim.Slow, Delay: 5 * time.Second})
+	cmd, out, errs := w.commandProcess("", "reconcile", "--json", "--grace", "0s")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.within(30*time.Second, "the walk is at the refunds", func() bool {
+		return slices.ContainsFunc(w.sim.Requests(), func(r stripesim.Request) bool { return r.Path == "/v1/checkout/sessions" })
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 || out.String() != "" || !strings.Contains(errs.String(), "the same command goes on from there") {
+		t.Errorf("exit %d, %q, %s", code, out, errs)
+	}
+	w.sim.ClearFaults()
+	before := w.mark()
+	again, said, err := w.spawnCommand("", "reconcile", "--json", "--grace", "0s")
+	var r handlers.Reconciliation
+	if jsonErr := json.Unmarshal([]byte(again), &r); jsonErr != nil || err == nil || !strings.Contains(said, "going on with the walk") {
+		t.Fatal(jsonErr, err, said)
+	}
+	foundOnce(t, kinds, r.Findings, false)
+	if slices.ContainsFunc(w.sim.Requests()[before:], func(r stripesim.Request) bool { return r.Path == "/v1/customers" && r.Method == "GET" }) {
+		t.Error("it listed the customers again")
+	}
 }
 
 // Killed in the middle, or right after a repair that nobody has written down, the command goes on where it was: nothing
