@@ -68,7 +68,8 @@ with moved as (
 ), starts as (
 	select *, row_number() over (partition by bucket, wallet_id, refers_to order by seq) as nth
 	from (select bucket, wallet_id, seq, created_at, amount, parts, refers_to, nullif(split_part(parts, ':', 1), 'stripe') collate "C" as first
-		from entries where bucket between $1 and $2 and created_at >= $3 and (type = 'grant' or type = 'stripe_balance' and amount > 0) offset 0) e
+		from entries where bucket between $1 and $2 and created_at >= $3 and (type = 'grant' or type = 'stripe_balance' and amount > 0
+			and exists (select from grants g where g.bucket = entries.bucket and g.source_id = entries.refers_to)) offset 0) e
 ), begun as (
 	select g.bucket, g.id, case when e.created_at < $4 then date_trunc('month', e.created_at at time zone 'UTC') end as month, e.amount as steps,
 		g.source_type = 'stripe_invoice' and g.source_id like '%/rollover' as carried,

@@ -10,7 +10,7 @@ import (
 )
 
 // ids are what differs from story to story in what is written of them.
-var ids = regexp.MustCompile(`\b(cus|pi|ch|cs|in|sub|re|dp|pm|cn|grt|top|deb|hld|ent|wal|price)_[A-Za-z0-9_]{8,}`)
+var ids = regexp.MustCompile(`\b(cus|pi|ch|cs|in|sub|re|dp|pm|cn|cbtxn|grt|top|deb|hld|ent|wal|price)_[A-Za-z0-9_]{8,}`)
 
 // account is a story's books in words: each customer's wallets, entries, grants and top-ups, and their balance in
 // Stripe. Entries and grants are in the order of their words: events in another order may book in another order.
@@ -52,7 +52,7 @@ func (p *part) account() (lines []string, err error) {
 		}
 		for _, g := range list.list() {
 			grants = append(grants, fmt.Sprintf("%s: grant of %s, %s left, %s, %s, for %s, priority %s, %s, cost %s, expires %v", name, g.str("amount"), g.str("remaining"), g.str("status"),
-				g.str("kind"), g.str("covers"), g.str("priority"), g.str("reason"), g.str("cost.amount"), g.str("expires_at") != ""))
+				g.str("kind"), g.str("covers"), g.str("priority"), ids.ReplaceAllString(g.str("reason"), "${1}_…"), g.str("cost.amount"), g.str("expires_at") != ""))
 		}
 		slices.Sort(grants)
 		lines = append(lines, grants...)
