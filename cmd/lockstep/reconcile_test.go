@@ -196,23 +196,17 @@ var planteds = map[string]planted{
 		return []string{p.stripeID}
 	}},
 	"a customer whom Stripe does not know": {kind: "customer_missing", after: "0", person: "lockstep doctor", plant: func(p *plot) []string {
-		p.sql(`update mirrors set stripe_customer = 'cus_never' where customer_id = $1`, p.customer)
-		p.sql(`update customers set stripe_customer = 'cus_never' where id = $1`, p.customer)
-		p.sql(`update stripe_links set stripe_customer = 'cus_never' where customer_id = $1`, p.customer)
+		p.isAtStripe("cus_never")
 		return []string{"cus_never"}
-	}, undo: func(p *plot) {
-		for _, table := range []string{"mirrors", "stripe_links"} {
-			p.sql(`update `+table+` set stripe_customer = $2 where customer_id = $1`, p.customer, p.stripeID)
-		}
-		p.sql(`update customers set stripe_customer = $2 where id = $1`, p.customer, p.stripeID)
-	}},
-	"a customer in another currency": {kind: "currency_differs", after: "0", person: "a new Stripe customer in USD", plant: func(p *plot) []string {
-		p.do(p.sim.Operator().AdjustBalance(p.stripeID, -300, "eur", "goodwill"))
-		return []string{p.stripeID}
-	}, undo: func(p *plot) {
-		p.do(p.sim.Operator().AdjustBalance(p.stripeID, 300, "eur", "no goodwill"))
-		p.sql(`update mirrors set currency = 'eur' where customer_id = $1`, p.customer)
-	}},
+	}, undo: func(p *plot) { p.isAtStripe(p.stripeID) }},
+	"a customer in another currency": {kind: "currency_differs", after: "5", person: "a new Stripe customer in USD", plant: func(p *plot) []string {
+		p.must("POST", "/v1/grants", map[string]any{"customer": p.customer, "amount": "5", "kind": "purchased"})
+		p.inStep(p.customer)
+		other := p.do(p.sim.Operator().AddCustomer("somebody in Europe", nil))
+		p.do(p.sim.Operator().AdjustBalance(other, -300, "eur", "goodwill"))
+		p.isAtStripe(other)
+		return []string{other}
+	}, undo: func(p *plot) { p.isAtStripe(p.stripeID) }},
 	"an event that was given up": {kind: "event_failed", after: "13", plant: func(p *plot) []string {
 		// Its customer is a stranger's until the event has been tried in vain; what it tells of is imported by it alone.
 		p.do(p.sim.Operator().AdjustBalance(p.stripeID, -1300, "usd", "goodwill"))
@@ -227,6 +221,13 @@ var planteds = map[string]planted{
 			p.t.Errorf("a failed event: %v", f.m)
 		}
 	}},
+}
+
+// isAtStripe has the books say that the customer is another one at Stripe.
+func (p *plot) isAtStripe(id string) {
+	for table, key := range map[string]string{"mirrors": "customer_id", "stripe_links": "customer_id", "customers": "id"} {
+		p.sql(`update `+table+` set stripe_customer = $2 where `+key+` = $1`, p.customer, id)
+	}
 }
 
 // charged makes a payment that says to be of a top-up.
