@@ -282,8 +282,8 @@ func TestBenchFlags(t *testing.T) {
 
 // The whole command, briefly: a gateway of its own on a database of its own, and the books are right.
 func TestBenchQuick(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes some seconds")
+	if testing.Short() || raced {
+		t.Skip("takes some seconds, of a program without the race detector")
 	}
 	if _, err := findPgbench(); err != nil {
 		t.Skip(err)

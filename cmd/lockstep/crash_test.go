@@ -274,6 +274,10 @@ func TestStopUnderLoad(t *testing.T) {
 // detached is a world whose own gateway only keeps the books for the checks at the end: processes take its
 // place. Its workers are as good as stopped.
 func detached(t *testing.T) *world {
+	t.Helper()
+	if raced { // what is killed can't report a race, and takes several times as long
+		t.Skip("it is killed without the race detector")
+	}
 	return newWorld(t, func(o *worldOptions) { o.noWebhook, o.idle = true, true })
 }
 
