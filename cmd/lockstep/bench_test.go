@@ -297,7 +297,7 @@ func TestBenchQuick(t *testing.T) {
 		args  []string
 		cases int
 		flat  int
-	}{{nil, len(benchCases), 0}, {[]string{"-grown", "-entries=3000", "-customers=50"}, 4, 4}} {
+	}{{[]string{"-only=batch"}, 1, 0}, {[]string{"-grown", "-entries=3000", "-customers=50"}, 4, 4}} {
 		r := quickBench(t, exe, filepath.Join(dir, "figures.json"), tt.args)
 		if len(r.Cases) != tt.cases || len(r.Flat) != tt.flat || r.Yardstick.Rate <= 0 || r.Books.Acknowledged == 0 || r.Books.Acknowledged != r.Books.Entries {
 			t.Errorf("%v: %+v", tt.args, r)

@@ -5,10 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,24 +43,19 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// listensAt finds in a process's log where it listens.
+var listensAt = regexp.MustCompile(`msg=listening address=(\S+)`)
+
 // spawn starts a gateway process on the world's database and Stripe that kills itself at a point, "" for never.
 func (w *world) spawn(crashAt string) *process {
 	w.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		w.t.Fatal(err)
-	}
 	exe, err := os.Executable()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(exe, "serve"), base: "http://" + address, done: make(chan struct{}), log: &lockedBuffer{}}
+	p := &process{cmd: exec.Command(exe, "serve"), done: make(chan struct{}), log: &lockedBuffer{}}
 	p.cmd.Stderr, p.cmd.Stdout = p.log, io.Discard
-	p.cmd.Env = append(os.Environ(), asMain+"=1", "LOCKSTEP_CRASH_AT="+crashAt, "DATABASE_URL="+w.o.url, "LISTEN_ADDR="+address,
+	p.cmd.Env = append(os.Environ(), asMain+"=1", "LOCKSTEP_CRASH_AT="+crashAt, "DATABASE_URL="+w.o.url, "LISTEN_ADDR=127.0.0.1:0",
 		"STRIPE_SECRET_KEY="+w.sim.SecretKey(), "STRIPE_WEBHOOK_SECRET="+strings.Join(w.o.secrets, ","), "STRIPE_API_BASE="+w.o.stripeURL,
 		"STRIPE_REQUESTS_PER_SECOND=1000", "LOCKSTEP_API_KEY="+w.key, "MIRROR_INTERVAL=100ms", "BACKFILL_INTERVAL=2s", "LOG_LEVEL=debug",
 		"OUTBOUND_ALLOW_PRIVATE=true")
@@ -76,25 +71,36 @@ func (w *world) spawn(crashAt string) *process {
 		}
 	})
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := http.Get(p.base + "/readyz")
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return p
-			}
+		if at := listensAt.FindStringSubmatch(p.log.String()); at != nil && p.base == "" {
+			p.base = "http://" + at[1]
+		}
+		if p.ready() {
+			return p
 		}
 		select {
-		case <-p.done:
-			if strings.Contains(p.log.String(), "address already in use") { // somebody was quicker to take the port
-				return w.spawn(crashAt)
+		case <-p.done: // it had reached its point already
+			if p.base == "" {
+				p.base = "http://127.0.0.1:1" // where nobody listens
 			}
-			return p // it had reached its point already
+			return p
 		default:
 		}
 		if time.Now().After(end) {
 			w.t.Fatalf("the process did not come up:\n%s", p.log)
 		}
 	}
+}
+
+func (p *process) ready() bool {
+	if p.base == "" {
+		return false
+	}
+	resp, err := http.Get(p.base + "/readyz")
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
 // killed waits until the process has killed itself, as kill -9 would have.
