@@ -262,6 +262,7 @@ func TestImmediateUnderLoad(t *testing.T) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	booked, n := 0, 0
+	said := make(map[string]string) // Stripe says one thing of a payment, whoever asks
 	for caller := range 16 {
 		wg.Go(func() {
 			for i := range 40 {
@@ -284,10 +285,15 @@ func TestImmediateUnderLoad(t *testing.T) {
 					if !top.InFlight() {
 						continue
 					}
-					status := "succeeded"
-					if !paid {
-						status = "failed"
+					mu.Lock()
+					status := said[top.ID]
+					if status == "" {
+						if status = "succeeded"; !paid {
+							status = "failed"
+						}
+						said[top.ID] = status
 					}
+					mu.Unlock()
 					for range 2 {
 						settle(t, on[caller%2], ledger.Outcome{Topup: top.ID, Status: status, PaymentIntent: "pi_" + top.ID, Code: "card_declined", DeclineCode: "lost_card"})
 					}
