@@ -94,6 +94,10 @@ func (g *gateway) nextInvoiceStep(ctx context.Context, top *ledger.Topup, p stri
 // errPastCap is of an invoice that comes to more, with its tax, than the rule may spend.
 var errPastCap = errors.New("the invoice comes to more than the spend cap allows")
 
+// errChanged is of an invoice that comes to more than was noted of its draft: its tax has risen since, or somebody has
+// put something on it. Nobody has said that as much may be charged.
+var errChanged = errors.New("the finalized invoice comes to more than its draft")
+
 // completeInvoice notes that an invoice has its line, and the tax that Stripe put on top of it.
 func (g *gateway) completeInvoice(ctx context.Context, top *ledger.Topup, p stripeutil.InvoiceParams) error {
 	if !p.AutomaticTax {
@@ -151,12 +155,12 @@ func (g *gateway) finalizeInvoice(ctx context.Context, top *ledger.Topup, p stri
 		in, err = g.stripe.FinalizeInvoice(ctx, *top.Invoice, p)
 		crash("invoice.finalized")
 	}
+	if err == nil && in.Total > top.Charge { // before the step is noted: whoever goes on after a crash has to see it too
+		err = errChanged
+	}
 	if err == nil {
 		err = g.ledger.InvoiceStep(ctx, top, ledger.InvoiceFinalized, "")
 		crash("invoice.noted")
-	}
-	if err == nil && in.Total > top.Charge { // its tax has risen since it was drafted
-		err = errPastCap
 	}
 	if leased {
 		err = errors.Join(err, g.ledger.ReleaseMirror(ctx, ref, false))
@@ -238,6 +242,8 @@ func (g *gateway) fixInvoice(ctx context.Context, top *ledger.Topup) (*stripeuti
 func (g *gateway) invoiceRefused(ctx context.Context, top ledger.Topup, p stripeutil.InvoiceParams, err error) error {
 	var se *stripeutil.Error
 	switch {
+	case errors.Is(err, errChanged):
+		return g.failInvoice(ctx, top, ledger.Outcome{Topup: top.ID, Status: "failed", Code: "invoice_changed", Message: "the invoice came to more when it was finalized than its draft had, and was voided unpaid"})
 	case errors.Is(err, errPastCap):
 		return g.endInvoice(ctx, top, ledger.Outcome{Topup: top.ID, Status: "failed", Code: ledger.PauseSpendCap, Message: "the charge with its tax would pass the spend cap"})
 	case !errors.As(err, &se):
@@ -265,6 +271,8 @@ func (g *gateway) invoiceInDoubt(ctx context.Context, top ledger.Topup, p stripe
 	step := int16(0)
 	switch {
 	case !found || in.Status == "draft" && top.InvoiceStep == ledger.InvoiceComplete:
+	case in.Status == "open" && in.Total > top.Charge:
+		return g.invoiceRefused(ctx, top, p, errChanged)
 	case in.Status != "draft" && top.InvoiceStep < ledger.InvoiceFinalized:
 		step = ledger.InvoiceFinalized
 	case in.Status == "draft" && in.Subtotal == p.Amount && top.InvoiceStep == ledger.InvoiceDrafted:

@@ -132,6 +132,38 @@ func TestInvoiceTaxPassesCap(t *testing.T) {
 	w.noOpenInvoice(stripeID)
 }
 
+// Tax that rises between the draft and its end is more than anybody allowed: nothing is charged, whatever was answered.
+func TestInvoiceTaxRises(t *testing.T) {
+	t.Parallel()
+	for name, kind := range map[string]stripesim.FaultKind{"heard of": stripesim.NoFault, "a saved 500 after it": stripesim.Error500After} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			wallet, stripeID := w.customer("acme", "10", "pm_card_visa")
+			w.atStripe("/v1/customers/"+stripeID, "address[country]=DE")
+			w.inStep("acme")
+			rule := with(with(refill(2380), "mode", "invoice"), "invoice", map[string]any{"automatic_tax": true})
+			w.sim.Inject(stripesim.Fault{Method: "POST", Path: "/v1/customers/" + stripeID + "/balance_transactions", Kind: stripesim.Slow, Delay: 2 * time.Second, Times: 2})
+			if kind != stripesim.NoFault {
+				w.sim.Inject(stripesim.Fault{Method: "POST", Path: "/v1/invoices/*", Kind: kind})
+			}
+			w.rule(wallet, rule)
+			w.spend("acme", "6")
+			w.eventually("its tax is noted", func() bool { return w.must("GET", "/v1/topups?customer=acme", nil).str("data.0.tax.amount") == "380" })
+			w.atStripe("/v1/customers/"+stripeID, "address[country]=GB")
+			w.within(30*time.Second, "the rule is paused", func() bool { _, reason := w.state(wallet); return reason == "payment_failed" })
+			top := w.must("GET", "/v1/topups?customer=acme", nil).list()[0]
+			if top.str("failure.code") != "invoice_changed" {
+				t.Errorf("%v", top.m)
+			}
+			w.invoiced(stripeID)
+			w.left("acme", "4")
+			w.inStep("acme")
+			w.noOpenInvoice(stripeID)
+		})
+	}
+}
+
 // An invoice that is sent is its customer's to pay: until they have, the credit is pending and there is no second one.
 func TestInvoiceSent(t *testing.T) {
 	t.Parallel()
