@@ -95,7 +95,7 @@ func (g *gateway) runTopup(ctx context.Context, top ledger.Topup) error {
 // fixCharge answers the call's parameters, written down before the first try; nil when there is no call to
 // make because the top-up has been settled.
 func (g *gateway) fixCharge(ctx context.Context, top *ledger.Topup) (*stripeutil.ChargeParams, error) {
-	var written string
+	var p *stripeutil.ChargeParams
 	method := deref(top.PaymentMethod)
 	if top.Params == nil {
 		m, err := g.methodFor(ctx, top)
@@ -103,12 +103,22 @@ func (g *gateway) fixCharge(ctx context.Context, top *ledger.Topup) (*stripeutil
 			return nil, err
 		}
 		method = m.ID
-		b, err := json.Marshal(stripeutil.ChargeParams{
+		p = &stripeutil.ChargeParams{
 			Customer: top.StripeCustomer, PaymentMethod: m.ID, MethodType: m.Type, Amount: top.Charge, Currency: top.Currency,
 			Description:    "Credit top-up",
 			Metadata:       map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer},
 			IdempotencyKey: fmt.Sprintf("topup:%s:attempt:%d", top.ID, top.Attempt),
-		})
+		}
+	}
+	return fixCall(ctx, g, top, p, method)
+}
+
+// fixCall writes down the parameters of a top-up's call, nil where that was done before, and answers those that hold: the
+// first that anybody wrote. It answers nil when there is no call to make any more.
+func fixCall[P any](ctx context.Context, g *gateway, top *ledger.Topup, p *P, method string) (*P, error) {
+	var written string
+	if p != nil {
+		b, err := json.Marshal(p)
 		if err != nil {
 			return nil, err
 		}
@@ -119,8 +129,8 @@ func (g *gateway) fixCharge(ctx context.Context, top *ledger.Topup) (*stripeutil
 		return nil, err
 	}
 	top.CalledAt = &at
-	var p stripeutil.ChargeParams
-	return &p, json.Unmarshal([]byte(fixed), &p)
+	var holds P
+	return &holds, json.Unmarshal([]byte(fixed), &holds)
 }
 
 // methodFor is what a top-up is charged to, a card or a bank account: what was asked for, else the customer's default

@@ -83,27 +83,18 @@ func (g *gateway) checkoutOpened(ctx context.Context, top ledger.Topup, session,
 // fixCheckout answers the call's parameters, written down before the first try; nil when there is no call to make
 // because the top-up has been settled.
 func (g *gateway) fixCheckout(ctx context.Context, top *ledger.Topup) (*stripeutil.PaymentSessionParams, error) {
-	var p stripeutil.PaymentSessionParams
 	if top.Params != nil && top.CalledAt != nil {
+		var p stripeutil.PaymentSessionParams
 		return &p, json.Unmarshal([]byte(*top.Params), &p)
 	}
 	back, metadata := deref(top.SuccessURL), map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer}
 	if top.Paged() {
 		back, metadata[attemptMetadata] = pageReturn(g.cfg, g.stripe.Livemode()), strconv.Itoa(top.Attempt)
 	}
-	written, err := json.Marshal(stripeutil.PaymentSessionParams{
+	return fixCall(ctx, g, top, &stripeutil.PaymentSessionParams{
 		Customer: top.StripeCustomer, Amount: top.Charge, Currency: top.Currency, Name: "Credit top-up", SuccessURL: back, Metadata: metadata,
 		IdempotencyKey: fmt.Sprintf("topup:%s:attempt:%d", top.ID, top.Attempt),
-	})
-	if err != nil {
-		return nil, err
-	}
-	fixed, at, ok, err := g.ledger.FixCall(ctx, *top, string(written), "")
-	if err != nil || !ok {
-		return nil, err
-	}
-	top.CalledAt = &at
-	return &p, json.Unmarshal([]byte(fixed), &p)
+	}, "")
 }
 
 // findCheckout looks for the page of a call whose outcome nobody knows by its metadata. One that is not there is given

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -206,7 +205,7 @@ func (g *gateway) emptyMirror(ctx context.Context, ref ledger.Ref) (leased, empt
 
 // fixInvoice answers the parameters of all four calls, written down before the first; nil when there is none to make.
 func (g *gateway) fixInvoice(ctx context.Context, top *ledger.Topup) (*stripeutil.InvoiceParams, error) {
-	var written string
+	var p *stripeutil.InvoiceParams
 	method := deref(top.PaymentMethod)
 	if top.Params == nil {
 		var m stripeutil.Method
@@ -217,24 +216,14 @@ func (g *gateway) fixInvoice(ctx context.Context, top *ledger.Topup) (*stripeuti
 			}
 		}
 		method = m.ID
-		b, err := json.Marshal(stripeutil.InvoiceParams{
+		p = &stripeutil.InvoiceParams{
 			Customer: top.StripeCustomer, PaymentMethod: m.ID, MethodType: m.Type, Amount: top.Charge, Currency: top.Currency, Description: "Credit top-up",
 			Metadata:     map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer},
 			AutomaticTax: top.AutomaticTax, DaysUntilDue: int64(deref(top.DaysUntilDue)),
 			IdempotencyKey: fmt.Sprintf("topup:%s:attempt:%d", top.ID, top.Attempt),
-		})
-		if err != nil {
-			return nil, err
 		}
-		written = string(b)
 	}
-	fixed, at, ok, err := g.ledger.FixCall(ctx, *top, written, method)
-	if err != nil || !ok {
-		return nil, err
-	}
-	top.CalledAt = &at
-	var p stripeutil.InvoiceParams
-	return &p, json.Unmarshal([]byte(fixed), &p)
+	return fixCall(ctx, g, top, p, method)
 }
 
 // invoiceRefused goes on after a call that failed: what Stripe refused ends the top-up, what it may have done is looked

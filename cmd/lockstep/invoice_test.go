@@ -379,7 +379,8 @@ func TestKilledAroundInvoice(t *testing.T) {
 	t.Parallel()
 	for _, point := range []string{"topup.leased", "topup.fixed", "invoice.drafted", "invoice.complete", "invoice.taxed", "mirror.planned", "mirror.called", "invoice.emptied",
 		"invoice.finalized", "invoice.noted", "topup.called", "topup.settling", "topup.settled",
-		"topup.called, declined", "invoice.closed, declined", "topup.settling, declined", "topup.settled, declined"} {
+		"topup.called, declined", "invoice.closed, declined", "topup.settling, declined", "topup.settled, declined",
+		"invoice.finalized, sent", "topup.called, sent"} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			w := detached(t)
@@ -390,6 +391,7 @@ func TestKilledAroundInvoice(t *testing.T) {
 			if declined {
 				card, want, charged = "pm_card_chargeCustomerFail", "3", nil
 			}
+			point, sent := strings.CutSuffix(point, ", sent")
 			_, stripeID := w.customer("acme", "3", card)
 			w.inStepWithin(30*time.Second, "acme")
 			_ = first.cmd.Process.Kill()
@@ -397,6 +399,9 @@ func TestKilledAroundInvoice(t *testing.T) {
 			doomed := w.spawn(point)
 			w.base = doomed.base
 			terms := ""
+			if sent {
+				terms, charged = `"invoice":{"collection_method":"send_invoice"},`, nil
+			}
 			if point == "invoice.taxed" {
 				w.atStripe("/v1/customers/"+stripeID, "address[country]=DE")
 				terms, charged = `"invoice":{"automatic_tax":true},`, []int64{2380}
@@ -404,6 +409,10 @@ func TestKilledAroundInvoice(t *testing.T) {
 			go w.quietly("POST", "/v1/topups", `{"customer":"acme","amount":"20","mode":"invoice",`+terms+`"idempotency_key":"one"}`)
 			doomed.killed(t)
 			w.base = w.spawn("").base
+			if sent {
+				w.within(60*time.Second, "it is sent", func() bool { return w.call("GET", "/v1/topups?customer=acme", nil).str("data.0.url") != "" })
+				w.did(w.sim.Operator().PayInvoice(w.sim.Invoices(stripeID)[0].ID, true))
+			}
 			w.within(60*time.Second, "the top-up has ended", func() bool {
 				list := w.must("GET", "/v1/topups?customer=acme", nil).list()
 				return len(list) == 1 && (list[0].str("status") == "succeeded" || list[0].str("status") == "failed")

@@ -4,18 +4,11 @@ package stripesim
 // is open.
 func (o *Operator) FinalInvoice(customer string, amount int64, currency string) (id string, err error) {
 	err = o.s.act(func(c *call) *apiError {
-		cus, err := c.liveCustomer(customer)
-		if err == nil {
-			err = currencyFits(cus, currency)
+		in, err := c.billed(customer, amount, currency, "send_invoice")
+		if in != nil {
+			id = in.ID
 		}
-		if err != nil {
-			return err
-		}
-		in := c.newInvoice(cus, invoice{Currency: currency, CollectionMethod: "send_invoice"})
-		id = in.ID
-		c.emit("invoice.created", in, nil)
-		c.newItem(invoiceItem{Customer: customer, Amount: amount, Currency: currency, Quantity: 1, Description: "Something else"}, amount, in)
-		return c.finalize(in)
+		return err
 	})
 	return id, err
 }

@@ -350,22 +350,30 @@ func markUncollectible(c *call) (any, *apiError) {
 	return in, nil
 }
 
+// billed is an invoice of one line, finalized.
+func (c *call) billed(customer string, amount int64, currency, collection string) (*invoice, *apiError) {
+	cus, err := c.liveCustomer(customer)
+	if err == nil {
+		err = currencyFits(cus, currency)
+	}
+	if err != nil {
+		return nil, err
+	}
+	in := c.newInvoice(cus, invoice{Currency: currency, CollectionMethod: collection})
+	c.emit("invoice.created", in, nil)
+	c.newItem(invoiceItem{Customer: customer, Amount: amount, Currency: currency, Quantity: 1, Description: "Something else"}, amount, in)
+	return in, c.finalize(in)
+}
+
 // Invoice is somebody's one-off invoice, drafted, finalized and collected at
 // the dashboard; the balance pays first. A refused payment leaves it open.
 func (o *Operator) Invoice(customer string, amount int64, currency string) (id string, err error) {
 	err = o.s.act(func(c *call) *apiError {
-		cus, err := c.liveCustomer(customer)
-		if err == nil {
-			err = currencyFits(cus, currency)
+		in, err := c.billed(customer, amount, currency, "charge_automatically")
+		if in != nil {
+			id = in.ID
 		}
-		if err != nil {
-			return err
-		}
-		in := c.newInvoice(cus, invoice{Currency: currency, CollectionMethod: "charge_automatically"})
-		id = in.ID
-		c.emit("invoice.created", in, nil)
-		c.newItem(invoiceItem{Customer: customer, Amount: amount, Currency: currency, Quantity: 1, Description: "Something else"}, amount, in)
-		if err := c.finalize(in); err != nil || in.Status == "paid" {
+		if err != nil || in.Status == "paid" {
 			return err
 		}
 		return c.collect(in, "")
