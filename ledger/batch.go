@@ -187,6 +187,7 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 type laneConn struct {
 	*sqlx.Conn
 	replays, lock, grants, post *sqlx.Stmt
+	types                       *rowTypes
 }
 
 // laneSettings make the planner walk indexes for a batch's few rows, whatever it thinks of an array's
@@ -213,6 +214,9 @@ func (ln *lane) connection() (*laneConn, error) {
 		if err == nil {
 			*s.stmt, err = raw.PreparexContext(context.Background(), s.query)
 		}
+	}
+	if err == nil {
+		c.types, err = readRowTypes(ctx, raw)
 	}
 	if err != nil {
 		c.discard()

@@ -49,6 +49,9 @@ var invariants = []struct{ name, query string }{
 		select id, format('%s with %s available, quiet from %s to below %s', alert_state, total - held, quiet_from, quiet_below) from wallets
 		where bucket between $1 and $2 and (total - held < coalesce(quiet_from, total - held) or total - held >= quiet_below
 			or (alert_state = 'depleted') <> (total - held + overdraft_limit <= 0))`},
+	{"an entry is of a type that there is", `
+		select id, type from entries where bucket between $1 and $2 and type not in ('grant', 'debit', 'hold', 'capture', 'release',
+			'expire', 'void', 'refund', 'dispute', 'reversal', 'stripe_balance', 'adjustment')`},
 	{"an entry's parts sum to its amount", `
 		select id, format('amount %s, parts %s', amount, parts) from entries
 		where bucket between $1 and $2 and amount <> coalesce((select sum(split_part(p, ':', 2)::bigint) from string_to_table(nullif(parts, ''), ',') p), 0)`},

@@ -275,8 +275,8 @@ func (c *clawing) giveBack(m MoneyBack, g *Grant) error {
 		if err != nil {
 			return err
 		}
-		var taken Entry
-		if _, err := c.t.get(&taken, `select `+entryColumns+` from entries where bucket = $1 and id = $2`, c.ref.Bucket, k.Entry); err != nil {
+		taken, _, err := entryByID(c.t.get, c.ref.Bucket, k.Entry)
+		if err != nil {
 			return err
 		}
 		parts := make(Parts, len(taken.Parts))

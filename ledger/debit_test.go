@@ -223,6 +223,42 @@ func TestDebitKeyBooksOnce(t *testing.T) {
 	}
 }
 
+// A debit is found by its id alone among all that its wallet has: one in a million of them has an id that could be its
+// own but for the moment. One that was booked before ids told is found as well.
+func TestDebitIsFoundByItsID(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{})
+	newCustomer(t, l, "acme", "")
+	grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "10")})
+	d, _, err := debit(t, l, "acme", "1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec := func(query string, args ...any) {
+		t.Helper()
+		if _, err := l.DB().ExecContext(ctx, query, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, late := "ent_06f3n2m7c0000000008c", "ent_06g0000000"+d.ID[len("deb_06g0000000"):]
+	exec(`insert into entries (bucket, wallet_id, seq, id, type, amount, balance_after, parts, seal, created_at)
+		select bucket, wallet_id, seq + n, v.id, type, amount, balance_after, parts, seal, created_at
+		from entries e, (values (1::bigint, $2), (2097152, $3)) v(n, id) where e.id = $1`, "ent_"+d.ID[4:], old[:22]+d.ID[len(d.ID)-2:], late)
+	exec(`update wallets set seq = seq + 3 << 20 where id = $1`, d.Wallet)
+	for _, id := range []string{d.ID, "deb_" + old[4:22] + d.ID[len(d.ID)-2:], "deb_" + late[4:]} {
+		if found, err := l.DebitByID(ctx, id); err != nil || found.ID != id {
+			t.Errorf("looked for %s and found %s, %v", id, found.ID, err)
+		}
+	}
+	for _, id := range []string{d.ID[:len(d.ID)-11] + "z" + d.ID[len(d.ID)-10:], d.ID[:10] + "0" + d.ID[11:], d.ID[:len(d.ID)-1], "deb_"} {
+		if found, err := l.DebitByID(ctx, id); !ledger.IsCode(err, ledger.CodeNotFound) {
+			t.Errorf("looked for %s and found %s, %v", id, found.ID, err)
+		}
+	}
+	exec(`delete from entries where wallet_id = $1 and seq > 2`, d.Wallet)
+	exec(`update wallets set seq = 2 where id = $1`, d.Wallet)
+}
+
 // A refused debit does not use its key up.
 func TestRefusedDebitKeepsItsKey(t *testing.T) {
 	t.Parallel()

@@ -106,7 +106,7 @@ func (b *debitBatch) book(batch []*debitCall) error {
 	for w, purse := range b.grants {
 		purse.post(p, w)
 	}
-	if _, err := b.conn.post.ExecContext(b.t.ctx, p.args()...); err != nil {
+	if _, err := b.conn.post.ExecContext(b.t.ctx, p.args(b.conn.types)...); err != nil {
 		return err
 	}
 	b.moved()
@@ -330,7 +330,7 @@ func (b *debitBatch) decide(p *posting, c *debitCall) {
 	if c.in.Rated != nil {
 		rated = c.in.Rated.note()
 	}
-	e := p.enter(w, Entry{ID: b.t.l.ids.newID("ent_", w.Bucket, p.now), Type: "debit", Amount: -c.amount, Parts: parts,
+	e := p.enter(w, Entry{Type: "debit", Amount: -c.amount, Parts: parts,
 		Reason: reason, Key: once.Key, Request: once.Request, Metadata: c.in.Metadata, Rated: rated})
 	c.result.Debit = debitOf(e, w)
 	if once.Key != "" {

@@ -10,13 +10,14 @@ import (
 func (l *Ledger) Entries(ctx context.Context, w *Wallet, after string, limit int) ([]Entry, error) {
 	below := w.Seq + 1
 	if after != "" {
-		found, err := l.getRow(ctx, &below, `select seq from entries where bucket = $1 and wallet_id = $2 and id = $3`, w.Bucket, w.ID, after)
+		last, found, err := entryByID(l.getter(ctx), w.Bucket, after)
 		if err != nil {
 			return nil, err
 		}
-		if !found {
+		if !found || last.Wallet != w.ID {
 			return nil, noneAfter(after)
 		}
+		below = last.Seq
 	}
 	var entries []Entry
 	err := l.db.SelectContext(ctx, &entries, `select `+entryColumns+` from entries
@@ -36,6 +37,25 @@ func noneAfter(after string) error {
 	return refuse(CodeNotFound, "starting_after", "starting_after: this list has no '%s'", after)
 }
 
+// entryByID finds an entry of a bucket. A debit's id says where its entry is, but for the higher bits of its seq; the
+// few others have an index.
+func entryByID(get getter, bucket int16, id string) (e Entry, found bool, err error) {
+	tail, seq, ok := debitPlace(id)
+	if !ok {
+		found, err = get(&e, `select `+entryColumns+` from entries where bucket = $1 and id = $2 and (type <> 'debit' or octet_length(id) < 28)`, bucket, id)
+		return e, found, err
+	}
+	found, err = get(&e, debitByPlaceSQL, bucket, id, tail, seq, 1<<seqBits)
+	return e, found, err
+}
+
+// debitByPlaceSQL looks at each entry that may have the id: one for every million that the wallet has.
+const debitByPlaceSQL = `select ` + entryColumns + ` from entries
+where bucket = $1 and id = $2 and (wallet_id, seq) = (
+	select w.id, n from wallets w cross join lateral generate_series($4::bigint, w.seq, $5::bigint) n
+	where w.bucket = $1 and right(w.id, 10) = $3
+		and (select e.id from entries e where e.bucket = w.bucket and e.wallet_id = w.id and e.seq = n) = $2 limit 1)`
+
 // DebitByID finds a debit.
 func (l *Ledger) DebitByID(ctx context.Context, id string) (Debit, error) {
 	none := refuse(CodeNotFound, "debit", "No such debit: '%s'", id)
@@ -43,13 +63,11 @@ func (l *Ledger) DebitByID(ctx context.Context, id string) (Debit, error) {
 	if !ok {
 		return Debit{}, none
 	}
-	var e Entry
-	found, err := l.getRow(ctx, &e, `select `+entryColumns+` from entries where bucket = $1 and id = $2 and type = 'debit'`,
-		bucket, "ent_"+strings.TrimPrefix(id, "deb_"))
+	e, found, err := entryByID(l.getter(ctx), bucket, "ent_"+strings.TrimPrefix(id, "deb_"))
 	if err != nil {
 		return Debit{}, err
 	}
-	if !found {
+	if !found || e.Type != "debit" {
 		return Debit{}, none
 	}
 	w, err := l.Wallet(ctx, e.Wallet)

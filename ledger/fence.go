@@ -164,7 +164,7 @@ func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 		pu.post(p, w)
 	}
 	p.sort()
-	if _, err := conn.post.ExecContext(context.Background(), p.args()...); err != nil {
+	if _, err := conn.post.ExecContext(context.Background(), p.args(conn.types)...); err != nil {
 		ln.memory.doubt(p.wallets)
 		var pe *pq.Error
 		if errors.As(err, &pe) && ln.alone(err) {

@@ -55,20 +55,52 @@ func (s *idSource) newID(prefix string, bucket int16, now time.Time) string {
 	s.mu.Unlock()
 
 	// 100 bits: 48 + 46 + 6.
-	hi := ms<<2 | tail>>44                      // the upper 50 bits
-	lo := tail&(1<<44-1)<<6 | uint64(bucket)&63 // the lower 50 bits
 	var out [idLength]byte
-	for i := 9; i >= 0; i-- {
-		out[i], hi = idAlphabet[hi&31], hi>>5
-		out[i+10], lo = idAlphabet[lo&31], lo>>5
-	}
+	base32(out[:10], ms<<2|tail>>44)
+	base32(out[10:], tail&(1<<44-1)<<6|uint64(bucket)&63)
 	return prefix + string(out[:])
+}
+
+// base32 fills out with the lowest bits of n, five a character.
+func base32(out []byte, n uint64) {
+	for i := len(out) - 1; i >= 0; i-- {
+		out[i], n = idAlphabet[n&31], n>>5
+	}
+}
+
+// A debit's id needs nothing random: it has the milliseconds, as all ids do, then the last seqBits of its entry's seq,
+// then the last walletTail characters of its wallet's id, bucket and all. So it is found without an index of its own.
+const (
+	seqBits       = 20
+	walletTail    = 10
+	debitIDLength = 10 + seqBits/5 + walletTail
+)
+
+// debitEntryID is the id of the entry that a debit becomes on w, whose seq has been moved on to it.
+func debitEntryID(w *Wallet, at time.Time) string {
+	var out [len("ent_") + debitIDLength]byte
+	copy(out[:], "ent_")
+	base32(out[4:14], uint64(at.UnixMilli())<<2)
+	base32(out[14:18], uint64(w.Seq))
+	copy(out[18:], w.ID[len(w.ID)-walletTail:])
+	return string(out[:])
+}
+
+// debitPlace reads out of the id of a debit's entry where that is; ok is false where it is not such an id.
+func debitPlace(entry string) (tail string, seq int64, ok bool) {
+	if len(entry) != len("ent_")+debitIDLength {
+		return "", 0, false
+	}
+	for _, c := range entry[14:18] {
+		seq = seq<<5 | int64(strings.IndexRune(idAlphabet, c))
+	}
+	return entry[18:], seq, true
 }
 
 // bucketOfID reads the bucket back out of an id, and says whether it is one with that prefix.
 func bucketOfID(prefix, id string) (int16, bool) {
 	tail, ok := strings.CutPrefix(id, prefix)
-	if !ok || len(tail) != idLength {
+	if !ok || len(tail) != idLength && len(tail) != debitIDLength {
 		return 0, false
 	}
 	var last int

@@ -92,8 +92,8 @@ func (t *tx) unpaidPaid(w *Wallet, top *Topup, o Outcome) error {
 
 // giveTakenBack returns what was taken when the payment was given up, to where it was taken from.
 func (t *tx) giveTakenBack(w *Wallet, top *Topup, covers string) error {
-	var taken Entry
-	if _, err := t.get(&taken, `select `+entryColumns+` from entries where bucket = $1 and id = $2`, top.Bucket, *top.TakenEntry); err != nil {
+	taken, _, err := entryByID(t.get, top.Bucket, *top.TakenEntry)
+	if err != nil {
 		return err
 	}
 	parts := make(Parts, len(taken.Parts))

@@ -27,6 +27,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -68,6 +69,7 @@ type Ledger struct {
 	deliveries   chan struct{} // told when some fall due
 	render       func(subject any) ([]byte, error)
 	slow         chan struct{} // looks at much of the books that are on their way
+	types        atomic.Pointer[rowTypes]
 }
 
 // Ref names a customer and the bucket that the customer's rows are in.
@@ -137,7 +139,12 @@ const networkDeadline = 60 * time.Second
 
 // Connect opens a pool on the database at url whose connections notice a dead network.
 func Connect(ctx context.Context, url string) (*sqlx.DB, error) {
-	connector, err := pq.NewConnector(url)
+	cfg, err := pq.NewConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("database url: %w", err)
+	}
+	cfg.BinaryParameters = true // []byte as it is, and no round trip to prepare what is sent once
+	connector, err := pq.NewConnectorConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("database url: %w", err)
 	}

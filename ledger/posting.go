@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"database/sql/driver"
-	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/lib/pq"
 )
 
 // Entry is one movement of one wallet.
@@ -132,6 +129,9 @@ func (p *posting) enter(w *Wallet, e Entry) *Entry {
 		w.Used -= e.Amount
 	}
 	e.Bucket, e.Wallet, e.Seq, e.CreatedAt = w.Bucket, w.ID, w.Seq, at
+	if e.Type == "debit" {
+		e.ID = debitEntryID(w, at)
+	}
 	e.BalanceAfter, e.HeldAfter, e.PendingAfter, e.UsedAfter = w.Total, w.Held, w.Pending, w.Used
 	w.Seal = e.seal(w.Seal)
 	e.Seal = w.Seal
@@ -165,91 +165,80 @@ func (p *posting) sort() {
 	})
 }
 
-// postingSQL writes a posting: entries, grants and wallets in one statement, one round trip. A version of -1
-// is none to be held against; where one has moved, or another kind of call has answered a key, the division by
-// zero undoes the whole statement. (That a debit used the key is what the unique index is for.)
+// postingSQL writes a posting: entries, grants and wallets in one statement, one round trip. Where a wallet's version
+// is no more what it must be, or another kind of call has answered a key, the division by zero undoes the whole
+// statement. (That a debit used the key is what the unique index is for.)
 const postingSQL = `
 with e as (
-	insert into entries (bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after,
-		parts, reason, refers_to, key, request, metadata, created_at, used_after, rated, seal)
-	select bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after,
-		parts, reason, nullif(refers_to, ''), nullif(key, ''), nullif(request, 0), nullif(metadata, ''),
-		timestamptz 'epoch' + at * interval '1 microsecond', used_after, nullif(rated, ''), seal
-	from unnest($1::smallint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
-		$9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::text[], $17::bigint[],
-		$35::bigint[], $36::text[], $37::bytea[])
-		as u(bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after,
-			parts, reason, refers_to, key, request, metadata, at, used_after, rated, seal)
+	insert into entries (bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after, used_after,
+		parts, reason, refers_to, key, request, metadata, rated, seal, created_at)
+	select u.bucket, u.wallet_id, u.seq, u.id, u.type, u.amount, u.held, u.balance_after, u.held_after, u.pending_after, u.used_after,
+		u.parts, u.reason, u.refers_to, u.key, u.request, u.metadata, u.rated, u.seal, u.created_at
+	from unnest($1::posted_entry[]) u
 ), g as (
 	update grants g set remaining = u.remaining, held = u.held, status = u.status, in_force = u.in_force,
 		live = u.in_force and u.status = 'confirmed' and u.remaining > 0
-	from unnest($18::smallint[], $19::text[], $20::bigint[], $21::bigint[], $22::text[], $23::boolean[])
-		as u(bucket, id, remaining, held, status, in_force)
-	where g.bucket = u.bucket and g.id = u.id
+	from unnest($2::posted_grant[]) u where g.bucket = u.bucket and g.id = u.id
 ), w as (
 	update wallets w set total = u.total, held = u.held, pending = u.pending, debt = u.debt, stripe_debt = u.stripe_debt,
-		seq = u.seq, version = w.version + 1, entered_at = timestamptz 'epoch' + u.at * interval '1 microsecond', used = u.used, seal = u.seal
-	from unnest($24::smallint[], $25::text[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], $30::bigint[], $31::bigint[],
-		$32::bigint[], $33::bigint[], $38::bigint[], $39::bytea[]) as u(bucket, id, total, held, pending, debt, stripe_debt, seq, at, version, used, seal)
-	where w.bucket = u.bucket and w.id = u.id and (u.version = -1 or w.version = u.version)
+		seq = u.seq, version = w.version + 1, entered_at = u.entered_at, used = u.used, seal = u.seal
+	from unnest($3::posted_wallet[]) u where w.bucket = u.bucket and w.id = u.id and (u.version is null or w.version = u.version)
 	returning 1
 )
-select 1 / case when (select count(*) from w) = $34::bigint and not exists (
-	select from unnest($1::smallint[], $14::text[]) as u(bucket, key) join answers a on a.bucket = u.bucket and a.key = u.key)
+select 1 / case when (select count(*) from w) = $4::bigint and not exists (
+	select from unnest($1::posted_entry[]) u join answers a on a.bucket = u.bucket and a.key = u.key)
 	then 1 else 0 end`
 
-// args are the arrays of postingSQL.
-func (p *posting) args() []any {
-	ne, ng, nw := len(p.entries), len(p.grants), len(p.wallets)
-	ints := func(n, of int) []pq.Int64Array {
-		cols := make([]pq.Int64Array, n)
-		for i := range cols {
-			cols[i] = make(pq.Int64Array, of)
-		}
-		return cols
-	}
-	texts := func(n, of int) []textArray {
-		cols := make([]textArray, n)
-		for i := range cols {
-			cols[i] = make(textArray, of)
-		}
-		return cols
-	}
-	ei, et, seals := ints(10, ne), texts(9, ne), make(sealArray, ne)
-	var parts []byte
+// args are the parameters of postingSQL.
+func (p *posting) args(types *rowTypes) []any {
+	entries := rowsOf(types.Entry, len(p.entries), 480)
 	for i := range p.entries {
 		e := &p.entries[i]
-		parts = e.Parts.appendTo(parts[:0])
-		for c, v := range [...]int64{int64(e.Bucket), e.Seq, e.Amount, e.Held, e.BalanceAfter, e.HeldAfter, e.PendingAfter, e.Request, e.CreatedAt.UnixMicro(), e.UsedAfter} {
-			ei[c][i] = v
+		entries.row(20)
+		entries.int2(e.Bucket)
+		entries.text(e.Wallet)
+		entries.int8(e.Seq)
+		entries.text(e.ID)
+		entries.text(e.Type)
+		entries.int8(e.Amount, e.Held, e.BalanceAfter, e.HeldAfter, e.PendingAfter, e.UsedAfter)
+		entries.parts(e.Parts)
+		entries.text(e.Reason)
+		entries.orNull(e.RefersTo)
+		entries.orNull(e.Key)
+		if e.Request == 0 {
+			entries.null(oidInt8)
+		} else {
+			entries.int8(e.Request)
 		}
-		for c, v := range [...]string{e.Wallet, e.ID, e.Type, string(parts), e.Reason, e.RefersTo, e.Key, e.Metadata, e.Rated} {
-			et[c][i] = v
-		}
-		seals[i] = e.Seal
+		entries.orNull(e.Metadata)
+		entries.orNull(e.Rated)
+		entries.bytes(e.Seal)
+		entries.time(e.CreatedAt)
 	}
-	gi, gt, inForce := ints(3, ng), texts(2, ng), make(pq.BoolArray, ng)
-	for i, g := range p.grants {
-		gi[0][i], gi[1][i], gi[2][i] = int64(g.bucket), g.remaining, g.held
-		gt[0][i], gt[1][i], inForce[i] = g.id, g.status, g.inForce
+	grants := rowsOf(types.Grant, len(p.grants), 128)
+	for _, g := range p.grants {
+		grants.row(6)
+		grants.int2(g.bucket)
+		grants.text(g.id)
+		grants.int8(g.remaining, g.held)
+		grants.text(g.status)
+		grants.bool(g.inForce)
 	}
-	wi, wt, walletSeals := ints(10, nw), texts(1, nw), make(sealArray, nw)
-	for i, w := range p.wallets {
-		wt[0][i], walletSeals[i], wi[9][i] = w.ID, w.Seal, w.Used
-		wi[8][i] = -1
+	wallets := rowsOf(types.Wallet, len(p.wallets), 256)
+	for _, w := range p.wallets {
+		wallets.row(12)
+		wallets.int2(w.Bucket)
+		wallets.text(w.ID)
 		if p.fenced {
-			wi[8][i] = w.Version
+			wallets.int8(w.Version)
+		} else {
+			wallets.null(oidInt8)
 		}
-		for c, v := range [...]int64{int64(w.Bucket), w.Total, w.Held, w.Pending, w.Debt, w.StripeDebt, w.Seq, w.EnteredAt.UnixMicro()} {
-			wi[c][i] = v
-		}
+		wallets.int8(w.Total, w.Held, w.Pending, w.Debt, w.StripeDebt, w.Seq, w.Used)
+		wallets.bytes(w.Seal)
+		wallets.time(w.EnteredAt)
 	}
-	return []any{
-		ei[0], et[0], ei[1], et[1], et[2], ei[2], ei[3], ei[4], ei[5], ei[6], et[3], et[4], et[5], et[6], ei[7], et[7], ei[8],
-		gi[0], gt[0], gi[1], gi[2], gt[1], inForce,
-		wi[0], wt[0], wi[1], wi[2], wi[3], wi[4], wi[5], wi[6], wi[7], wi[8], nw,
-		ei[9], et[8], seals, wi[9], walletSeals,
-	}
+	return []any{entries.done(), grants.done(), wallets.done(), len(p.wallets)}
 }
 
 // textArray is pq.StringArray written faster: it escapes only where there is something to escape.
@@ -282,27 +271,6 @@ func (a textArray) Value() (driver.Value, error) {
 	return buf.String(), nil
 }
 
-// sealArray is an array of bytea as PostgreSQL reads it; nil is null.
-type sealArray [][]byte
-
-// Value writes the array.
-func (a sealArray) Value() (driver.Value, error) {
-	buf := make([]byte, 0, 2+len(a)*70)
-	buf = append(buf, '{')
-	for i, seal := range a {
-		if i > 0 {
-			buf = append(buf, ',')
-		}
-		if seal == nil {
-			buf = append(buf, "null"...)
-			continue
-		}
-		buf = append(buf, `"\\x`...)
-		buf = append(hex.AppendEncode(buf, seal), '"')
-	}
-	return string(append(buf, '}')), nil
-}
-
 // empty reports whether there is nothing to write.
 func (p *posting) empty() bool { return len(p.entries)+len(p.wallets)+len(p.grants) == 0 }
 
@@ -311,7 +279,11 @@ func (t *tx) write(p *posting) error {
 	if p.empty() {
 		return nil
 	}
-	if _, err := t.ExecContext(t.ctx, postingSQL, p.args()...); err != nil {
+	types, err := t.l.rowTypes(t.ctx, t)
+	if err != nil {
+		return err
+	}
+	if _, err := t.ExecContext(t.ctx, postingSQL, p.args(types)...); err != nil {
 		return err
 	}
 	t.moved(p)

@@ -146,3 +146,29 @@ func TestIDs(t *testing.T) {
 		}
 	}
 }
+
+// The id of a debit's entry sorts by its moment, ends in its bucket as every id does, and says where the entry is.
+func TestDebitIDs(t *testing.T) {
+	var ids idSource
+	at := time.UnixMilli(1_790_000_000_123)
+	w := &Wallet{ID: ids.newID("wal_", 41, at), Bucket: 41}
+	before := ""
+	for _, seq := range []int64{1, 2, 31, 32, 1<<seqBits - 1, 1 << seqBits, 1<<seqBits + 1, 5<<seqBits + 77} {
+		w.Seq = seq
+		id := debitEntryID(w, at.Add(time.Duration(seq)*time.Millisecond))
+		if id <= before {
+			t.Errorf("%s does not sort after %s", id, before)
+		}
+		before = id
+		tail, low, ok := debitPlace(id)
+		if !ok || tail != w.ID[len(w.ID)-walletTail:] || low != seq%(1<<seqBits) {
+			t.Errorf("%s of seq %d is at %q, %d, %t", id, seq, tail, low, ok)
+		}
+		if bucket, ok := bucketOfID("ent_", id); !ok || bucket != 41 {
+			t.Errorf("%s is of bucket %d, %t", id, bucket, ok)
+		}
+	}
+	if _, _, ok := debitPlace(ids.newID("ent_", 41, at)); ok {
+		t.Error("an id of another entry says that it has a place")
+	}
+}

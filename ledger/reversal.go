@@ -42,8 +42,8 @@ func (l *Ledger) Reverse(ctx context.Context, debit string, amount *Decimal, rea
 	if err != nil {
 		return Reversal{}, false, err
 	}
-	var e Entry
-	if err := l.db.GetContext(ctx, &e, `select `+entryColumns+` from entries where bucket = $1 and id = $2`, bucket, id); err != nil {
+	e, _, err := entryByID(l.getter(ctx), bucket, id)
+	if err != nil {
 		return Reversal{}, false, err
 	}
 	return Reversal{ID: "rev_" + strings.TrimPrefix(e.ID, "ent_"), Debit: d.ID, Scale: d.Scale, Amount: e.Amount, Parts: e.Parts,

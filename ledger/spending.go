@@ -224,8 +224,8 @@ func (t *tx) strangerReturned(w *Wallet, p price, s StripeTransaction) error {
 // returning are the parts of what an invoice took from a wallet that go back next, so many steps of them, and notes that
 // they do.
 func (t *tx) returning(bucket int16, sp spending, steps int64) (parts Parts, err error) {
-	var taken Entry
-	if _, err := t.get(&taken, `select `+entryColumns+` from entries where bucket = $1 and id = $2`, bucket, sp.Entry); err != nil {
+	taken, _, err := entryByID(t.get, bucket, sp.Entry)
+	if err != nil {
 		return nil, err
 	}
 	skip, left := sp.Returned, steps

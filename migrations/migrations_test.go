@@ -37,8 +37,8 @@ func TestConcurrentStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 15 {
-		t.Errorf("%d migrations applied, there are 15", applied)
+	if applied != 16 {
+		t.Errorf("%d migrations applied, there are 16", applied)
 	}
 	ledgertest.New(t, ledger.Options{URL: url})
 }
