@@ -123,7 +123,15 @@ func encode(v any) ([]byte, error) {
 
 // read takes the body, at most limit bytes of it.
 func (c *call) read(limit int64) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, limit))
+	in := http.MaxBytesReader(c.w, c.r.Body, limit)
+	var body []byte
+	var err error
+	if n := c.r.ContentLength; 0 < n && n <= limit {
+		body = make([]byte, n)
+		_, err = io.ReadFull(in, body)
+	} else {
+		body, err = io.ReadAll(in)
+	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return nil, &fault{http.StatusRequestEntityTooLarge, "invalid_request_error", "parameter_invalid", "",

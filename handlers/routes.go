@@ -103,14 +103,26 @@ func (s *Server) everybodys() map[string]http.Handler {
 }
 
 func (s *Server) routes() http.Handler {
-	mux := http.NewServeMux()
+	own, all := http.NewServeMux(), http.NewServeMux() // all has one route more, for what fits none
+	handle := func(pattern string, h http.Handler) {
+		own.Handle(pattern, h)
+		all.Handle(pattern, h)
+	}
 	for _, r := range s.table() {
-		mux.Handle(r.pattern, s.api(r.scope, r.handle))
+		handle(r.pattern, s.api(r.scope, r.handle))
 	}
 	for pattern, h := range s.everybodys() {
-		mux.Handle(pattern, h)
+		handle(pattern, h)
 	}
-	return s.unmatched(mux)
+	unmatched := s.unmatched(own)
+	all.Handle("/", unmatched)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isClean(r) {
+			all.ServeHTTP(w, r)
+		} else { // it gets no redirect, which most clients would not follow with a POST
+			unmatched.ServeHTTP(w, r)
+		}
+	})
 }
 
 // queries names what a route takes in its query; the others take nothing there.
@@ -139,28 +151,26 @@ func (s *Server) plain(h http.Handler) http.Handler {
 	})
 }
 
-// unmatched answers in the API's own words where no route fits.
-func (s *Server) unmatched(mux *http.ServeMux) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A path that is not clean gets no redirect, which most clients would not follow with a POST.
-		asked := r.URL.EscapedPath()
-		clean := path.Clean(asked) == strings.TrimSuffix(asked, "/") || asked == "/"
-		if _, pattern := mux.Handler(r); pattern != "" && clean {
-			mux.ServeHTTP(w, r)
-			return
+// unmatched answers in the API's own words where none of the routes fits.
+func (s *Server) unmatched(own *http.ServeMux) http.Handler {
+	return s.open(func(c *call) error {
+		probe := &statusProbe{header: make(http.Header)}
+		if isClean(c.r) {
+			own.ServeHTTP(probe, c.r)
 		}
-		s.open(func(c *call) error {
-			probe := &statusProbe{header: make(http.Header)}
-			if clean {
-				mux.ServeHTTP(probe, r)
-			}
-			if probe.status == http.StatusMethodNotAllowed {
-				w.Header().Set("Allow", probe.header.Get("Allow"))
-				return &fault{http.StatusMethodNotAllowed, "invalid_request_error", "parameter_invalid", "", "method " + r.Method + " is not allowed here; allowed: " + probe.header.Get("Allow")}
-			}
-			return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "", "Unrecognized request URL (" + r.Method + ": " + r.URL.Path + ")"}
-		}).ServeHTTP(w, r)
+		if probe.status == http.StatusMethodNotAllowed {
+			allow := probe.header.Get("Allow")
+			c.w.Header().Set("Allow", allow)
+			return &fault{http.StatusMethodNotAllowed, "invalid_request_error", "parameter_invalid", "", "method " + c.r.Method + " is not allowed here; allowed: " + allow}
+		}
+		return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "", "Unrecognized request URL (" + c.r.Method + ": " + c.r.URL.Path + ")"}
 	})
+}
+
+// isClean reports whether a mux would take the request's path as it is.
+func isClean(r *http.Request) bool {
+	asked := r.URL.EscapedPath()
+	return path.Clean(asked) == strings.TrimSuffix(asked, "/") || asked == "/"
 }
 
 // statusProbe learns what the mux would answer without answering it.

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -18,6 +19,8 @@ type usageEvent struct {
 	Quantity       *string           `json:"quantity"`
 	IdempotencyKey *string           `json:"idempotency_key"`
 	Metadata       map[string]string `json:"metadata"`
+
+	said [6]string // what the fields above point to where they were read by a reader
 }
 
 // debit turns the event into what the ledger takes. key is what the event's own key falls back to.
@@ -87,8 +90,12 @@ func (s *Server) cost(c *call, said, feature, quantity *string, asset string) (c
 }
 
 func (s *Server) postUsage(c *call) error {
+	body, err := c.read(maxBody)
+	if err != nil {
+		return err
+	}
 	var e usageEvent
-	if err := c.decode(&e); err != nil {
+	if err := decodeEvent(string(body), &e); err != nil {
 		return err
 	}
 	key, err := c.key(e.IdempotencyKey)
@@ -114,51 +121,72 @@ func (s *Server) postUsage(c *call) error {
 const maxEvents = 1000
 
 func (s *Server) postUsageBatch(c *call) error {
-	var in struct {
-		Events []json.RawMessage `json:"events"`
-	}
 	body, err := c.read(maxBody)
 	if err != nil {
 		return err
 	}
-	if err := decodeJSON(body, &in); err != nil {
+	events, err := batchOf(string(body))
+	if err != nil {
 		return err
-	}
-	switch {
-	case in.Events == nil:
-		return missing("events")
-	case len(in.Events) == 0:
-		return invalid("events", "events is empty")
-	case len(in.Events) > maxEvents:
-		return invalid("events", "events has "+strconv.Itoa(len(in.Events))+" events; at most "+strconv.Itoa(maxEvents)+" go in one batch")
 	}
 	key, err := c.key(nil)
 	if err != nil {
 		return err
 	}
 	return s.once(c, key, ledger.BucketOfKey(key), []string{string(body)}, func(ledger.Once) (int, any, error) {
-		return http.StatusOK, s.bookBatch(c, in.Events, key), nil
+		return http.StatusOK, s.bookBatch(c, events, key), nil
 	})
+}
+
+// batchEvent is one event of a batch, or what is wrong with it.
+type batchEvent struct {
+	usageEvent
+	err error
+}
+
+// batchOf reads the events of a batch. A bad envelope is an error; a bad event is its own.
+func batchOf(body string) ([]batchEvent, error) {
+	if events, ok := plainBatch(body); ok {
+		return events, nil
+	}
+	var in struct {
+		Events []json.RawMessage `json:"events"`
+	}
+	if err := decodeJSON([]byte(body), &in); err != nil {
+		return nil, err
+	}
+	switch {
+	case in.Events == nil:
+		return nil, missing("events")
+	case len(in.Events) == 0:
+		return nil, invalid("events", "events is empty")
+	case len(in.Events) > maxEvents:
+		return nil, invalid("events", "events has "+strconv.Itoa(len(in.Events))+" events; at most "+strconv.Itoa(maxEvents)+" go in one batch")
+	}
+	events := make([]batchEvent, len(in.Events))
+	for i, raw := range in.Events {
+		events[i].err = decodeEvent(string(raw), &events[i].usageEvent)
+	}
+	return events, nil
 }
 
 // bookBatch books events, each of which stands alone. Under a key of the whole batch each event without
 // one of its own gets one from its place, so that a batch that was cut off books nothing twice.
-func (s *Server) bookBatch(c *call, events []json.RawMessage, batchKey string) json.RawMessage {
+func (s *Server) bookBatch(c *call, events []batchEvent, batchKey string) json.RawMessage {
 	outcomes := make([]ledger.DebitResult, len(events))
 	inputs, places := make([]ledger.DebitInput, 0, len(events)), make([]int, 0, len(events))
-	for i, raw := range events {
-		var e usageEvent
-		err := decodeJSON(raw, &e)
+	for i := range events {
+		e := &events[i]
 		var in ledger.DebitInput
-		if err == nil {
+		if e.err == nil {
 			key := ""
 			if batchKey != "" {
 				key = "batch:" + strconv.FormatInt(ledger.Fingerprint(batchKey), 36) + ":" + strconv.Itoa(i)
 			}
-			in, err = s.debit(c, &e, key)
+			in, e.err = s.debit(c, &e.usageEvent, key)
 		}
-		if err != nil {
-			outcomes[i].Err = err
+		if e.err != nil {
+			outcomes[i].Err = e.err
 			continue
 		}
 		inputs, places = append(inputs, in), append(places, i)
@@ -166,7 +194,7 @@ func (s *Server) bookBatch(c *call, events []json.RawMessage, batchKey string) j
 	for j, r := range s.Ledger.Debits(c.ctx(), inputs) {
 		outcomes[places[j]] = r
 	}
-	var data []byte
+	data := make([]byte, 0, 512*len(outcomes))
 	accepted := 0
 	for i := range outcomes {
 		if i > 0 {
@@ -198,7 +226,7 @@ func (s *Server) bookBatch(c *call, events []json.RawMessage, batchKey string) j
 // byte, for a replay.
 func appendDebit(b []byte, d *ledger.Debit) []byte {
 	b = append(append(b, `{"object":"debit","id":"`...), d.ID...)
-	b = append(append(b, `","customer":`...), jsonString(d.Customer)...)
+	b = appendString(append(b, `","customer":`...), d.Customer)
 	b = append(append(b, `,"wallet":"`...), d.Wallet...)
 	b = append(ledger.AppendSteps(append(b, `","amount":"`...), d.Amount, d.Scale), `","parts":[`...)
 	for i, p := range d.Parts {
@@ -213,11 +241,11 @@ func appendDebit(b []byte, d *ledger.Debit) []byte {
 		b = append(ledger.AppendSteps(append(b, `,"amount":"`...), p.Amount, d.Scale), `"}`...)
 	}
 	b = appendBalance(append(b, `],"balance":`...), d.Balance, d.Scale)
-	b = append(append(b, `,"reason":`...), jsonString(d.Reason)...)
+	b = appendString(append(b, `,"reason":`...), d.Reason)
 	b = d.CreatedAt.AppendFormat(append(b, `,"created_at":"`...), "2006-01-02T15:04:05.000000Z")
 	b = append(b, '"')
 	if d.Feature != "" {
-		b = append(append(b, `,"feature":`...), jsonString(d.Feature)...)
+		b = appendString(append(b, `,"feature":`...), d.Feature)
 		b = append(append(b, `,"feature_version":`...), strconv.Itoa(d.FeatureVersion)...)
 		b = append(append(append(b, `,"quantity":"`...), d.Quantity...), '"')
 	}
@@ -241,13 +269,18 @@ func appendBalance(b []byte, bal ledger.Balance, scale int16) []byte {
 	return append(b, '}')
 }
 
-// jsonString is s as JSON.
-func jsonString(s string) []byte {
-	b, err := json.Marshal(s)
-	if err != nil { // a string always encodes
-		return []byte(`""`)
+// appendString writes s as JSON.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, err := encode(s)
+			if err != nil { // a string always encodes
+				return append(b, `""`...)
+			}
+			return append(b, bytes.TrimSuffix(quoted, []byte("\n"))...)
+		}
 	}
-	return b
+	return append(append(append(b, '"'), s...), '"')
 }
 
 func (s *Server) getDebit(c *call) error {
@@ -281,18 +314,14 @@ func (s *Server) getCheck(c *call) error {
 		asset = want.rated.Asset
 	}
 	available, scale, err := s.Ledger.CanSpend(c.ctx(), customer, asset, want.amount)
-	answer := struct {
-		Object    string  `json:"object"`
-		Allowed   bool    `json:"allowed"`
-		Available string  `json:"available"`
-		Reason    *string `json:"reason"`
-	}{"check", err == nil, ledger.FormatSteps(available, scale), nil}
+	reason := `null}`
 	var r *ledger.Refusal
 	if errors.As(err, &r) && (r.Code == ledger.CodeInsufficient || r.Code == ledger.CodeFrozen) {
-		reason := string(r.Code)
-		answer.Reason = &reason
+		reason = `"` + string(r.Code) + `"}`
 	} else if err != nil {
 		return err
 	}
-	return c.reply(http.StatusOK, answer)
+	b := strconv.AppendBool(append(make([]byte, 0, 128), `{"object":"check","allowed":`...), err == nil)
+	b = append(ledger.AppendSteps(append(b, `,"available":"`...), available, scale), `","reason":`...)
+	return c.send(http.StatusOK, append(append(b, reason...), '\n'))
 }

@@ -364,16 +364,12 @@ func (l *Ledger) usageWalletsOf(ctx context.Context, customer, asset string) ([]
 	if err != nil {
 		return nil, err
 	}
-	wallets, err := l.Wallets(ctx, ref)
+	wallets, err := l.spendable(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	if len(wallets) == 0 {
 		return nil, noCustomer(customer)
 	}
-	pointers := make([]*Wallet, len(wallets))
-	for i := range wallets {
-		pointers[i] = &wallets[i]
-	}
-	return usageWallets(pointers, ref.ID, asset)
+	return usageWallets(wallets, ref.ID, asset)
 }

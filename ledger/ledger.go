@@ -70,6 +70,9 @@ type Ledger struct {
 	render       func(subject any) ([]byte, error)
 	slow         chan struct{} // looks at much of the books that are on their way
 	types        atomic.Pointer[rowTypes]
+	looks        chan *look
+	lookers      sync.WaitGroup
+	closing      chan struct{} // closed when no more looks are served
 }
 
 // Ref names a customer and the bucket that the customer's rows are in.
@@ -87,7 +90,7 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	l := &Ledger{
 		db: db, clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset, pages: o.Pages,
 		topupsDue: make(chan struct{}, 1), eventsDue: make(chan struct{}, 1), deliveries: make(chan struct{}, 1), render: o.Render,
-		slow: make(chan struct{}, slowLooks),
+		slow: make(chan struct{}, slowLooks), looks: make(chan *look, lookQueue), closing: make(chan struct{}),
 	}
 	if l.render == nil {
 		l.render = renderBare
@@ -113,6 +116,9 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	for range lanes {
 		l.lanes = append(l.lanes, newLane(l))
 	}
+	for range lookers {
+		l.lookers.Go(l.look)
+	}
 	return l, nil
 }
 
@@ -121,6 +127,8 @@ func (l *Ledger) Close() error {
 	for _, lane := range l.lanes {
 		lane.close()
 	}
+	close(l.closing)
+	l.lookers.Wait()
 	return l.db.Close()
 }
 
