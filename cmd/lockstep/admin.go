@@ -12,6 +12,7 @@ import (
 
 	"lockstep/handlers"
 	"lockstep/ledger"
+	"lockstep/migrations"
 )
 
 func eventTypes() []string {
@@ -41,11 +42,25 @@ func withLedger(ctx context.Context, stderr io.Writer, do func(*ledger.Ledger) e
 }
 
 func migrate(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if err := parse(flags("migrate", stderr), args); err != nil {
+	f := flags("migrate", stderr)
+	citus := f.Bool("citus", false, "spread the tables over the nodes of Citus by bucket; what is spread already is passed over")
+	shards := f.Int("shards", migrations.DefaultShards, "with -citus: how many shards each table is spread over")
+	if err := parse(f, args); err != nil {
 		return err
 	}
-	return withLedger(ctx, stderr, func(*ledger.Ledger) error { // opening brings it up to date
-		_, err := fmt.Fprintln(stdout, "the schema is up to date")
+	return withLedger(ctx, stderr, func(l *ledger.Ledger) error { // opening brings it up to date
+		if _, err := fmt.Fprintln(stdout, "the schema is up to date"); err != nil || !*citus {
+			return err
+		}
+		n := 0
+		err := migrations.Spread(ctx, l.DB().DB, *shards, func(table, how string) {
+			n++
+			fmt.Fprintf(stdout, "%s: %s\n", table, how)
+		})
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "%d tables were spread, all others had been\n", n)
 		return err
 	})
 }
