@@ -82,32 +82,6 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// The schema spreads over a database distributed by bucket: every table that commits with a wallet carries
-// it in its primary key and in every unique index.
-func TestEveryUniqueIndexHasTheBucket(t *testing.T) {
-	t.Parallel()
-	l := ledgertest.New(t, ledger.Options{})
-	var without []string
-	if err := l.DB().Select(&without, `
-		select c.relname || ': ' || i.relname from pg_index x
-		join pg_class c on c.oid = x.indrelid join pg_class i on i.oid = x.indexrelid join pg_namespace n on n.oid = c.relnamespace
-		where n.nspname = 'public' and x.indisunique
-		and c.relname not in ('assets', 'stripe_links', 'features', 'api_keys', 'stripe_events', 'progress', 'goose_db_version', 'webhook_endpoints', 'sale_owners', 'walks')
-		and not exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum = any(x.indkey) and a.attname = 'bucket')`); err != nil {
-		t.Fatal(err)
-	}
-	if len(without) > 0 {
-		t.Errorf("unique without bucket: %v", without)
-	}
-	var tables int
-	if err := l.DB().Get(&tables, `select count(*) from information_schema.columns where table_schema = 'public' and column_name = 'bucket'`); err != nil {
-		t.Fatal(err)
-	}
-	if tables < 10 {
-		t.Errorf("only %d tables have a bucket", tables)
-	}
-}
-
 // The digest of the books is the same for the same books, and another for any other.
 func TestDigest(t *testing.T) {
 	t.Parallel()

@@ -63,8 +63,8 @@ with c as (
 	select c.oid, c.relname from pg_class c
 	where c.relnamespace = current_schema()::regnamespace and c.relname = any(string_to_array($1, ',')) and not c.relispartition
 )
-select c.relname, 'it has no column bucket smallint not null' from c where not exists (
-	select from pg_attribute a where a.attrelid = c.oid and a.attname = 'bucket' and a.atttypid = 'smallint'::regtype and a.attnotnull)
+select c.relname, 'it has no column bucket smallint not null without a default' from c where not exists (
+	select from pg_attribute a where a.attrelid = c.oid and a.attname = 'bucket' and a.atttypid = 'smallint'::regtype and a.attnotnull and not a.atthasdef)
 union all
 select c.relname, 'it has no primary key' from c where not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)
 union all
