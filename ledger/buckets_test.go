@@ -45,6 +45,8 @@ type buckets struct {
 var bucketIs = regexp.MustCompile(`^(\w+)\.bucket = (\S+)$`)
 var isBucket = regexp.MustCompile(`^(\S+) = (\w+)\.bucket$`)
 var bucketOfAlias = regexp.MustCompile(`^(\w+)\.bucket$`)
+var value = regexp.MustCompile(`^\(*(\$\d+|'[^']*'|\d+)\)*(::\w+)?$`)
+var columnOf = regexp.MustCompile(`^(\w+)\.\w+$`)
 
 func (b *buckets) root(alias string) string {
 	for b.parent[alias] != "" {
@@ -79,13 +81,14 @@ func (b *buckets) equal(alias, other string) {
 		}
 		return
 	}
-	m := bucketOfAlias.FindStringSubmatch(other)
+	m := columnOf.FindStringSubmatch(other)
 	switch {
-	case m == nil:
+	case value.MatchString(other):
 		b.named[b.root(alias)] |= 1
+	case m == nil: // worked out somehow: nothing to find a node by
 	case b.tables[m[1]] == "": // an array's rows, or what a part of the statement that is looked at by itself found
 		b.named[b.root(alias)] |= 2
-	default:
+	case bucketOfAlias.MatchString(other):
 		if one, two := b.root(alias), b.root(m[1]); one != two {
 			b.parent[one] = two
 			b.named[two] |= b.named[one]
@@ -228,6 +231,9 @@ func TestWhatNamesItsBucket(t *testing.T) {
 		`select from wallets w where bucket = $1 and exists (select from grants g where g.bucket = w.bucket and g.wallet_id = w.id)`:                                      "one",
 		`with x as (update wallets set held = 0 where bucket = $1 returning bucket, id) select from x join grants g on g.wallet_id = x.id`:                                "grants",
 		`insert into holds (bucket, id, wallet_id, amount, parts, expires_at, created_at) select w.bucket, 'a', w.id, 1, '', now(), now() from wallets w where w.id = $1`: "wallets",
+		`select from wallets where (bucket, id) in (select * from unnest(array[$1::smallint], array[$2::text]))`:                                                          "several",
+		`select from holds h join wallets w on w.bucket = h.amount and h.bucket = $1`:                                                                                     "wallets",
+		`select from wallets where bucket = length($1)`:                                                                                                                   "wallets",
 		`select code from assets`: "one",
 	} {
 		_, missing, several := unnamed(t, conn, spread, statement)
