@@ -72,6 +72,14 @@ func TestVerifyCommand(t *testing.T) {
 	if out, code := w.command("verify"); code != 0 || !strings.Contains(out, "the books are right") {
 		t.Errorf("right books: exit %d, %q", code, out)
 	}
+	written := w.o.url
+	w.o.url += "&default_transaction_read_only=on" // as on a replica
+	for _, command := range []string{"verify", "export"} {
+		if out, code := w.command(command); code != 0 || out == "" {
+			t.Errorf("%s where nothing can be written: exit %d, %q", command, code, out)
+		}
+	}
+	w.o.url = written
 	if _, err := w.g.ledger.DB().Exec(`update wallets set total = total + 1`); err != nil {
 		t.Fatal(err)
 	}

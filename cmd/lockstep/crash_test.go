@@ -204,6 +204,40 @@ func TestKilledWhileMakingACustomer(t *testing.T) {
 	}
 }
 
+// Told to stop under load, the service finishes what it has accepted and answers it.
+func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
+	w := detached(t)
+	p := w.spawn("")
+	w.base = p.base
+	w.customer("acme", "1000", "")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	cut := 0
+	for i := range 32 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				_, status := w.quietly("POST", "/v1/usage", fmt.Sprintf(`{"customer":"acme","amount":"0.01","idempotency_key":"%d-%d"}`, i, n))
+				if status != http.StatusOK {
+					mu.Lock()
+					if status != 0 {
+						cut++
+					}
+					mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(500 * time.Millisecond)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	wg.Wait()
+	<-p.done
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 || cut != 0 {
+		t.Errorf("exit code %d, %d requests refused\n%s", code, cut, p.log)
+	}
+}
+
 // detached is a world whose own gateway only keeps the books for the checks at the end: processes take its
 // place. Its workers are as good as stopped.
 func detached(t *testing.T) *world {
