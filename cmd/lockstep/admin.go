@@ -43,7 +43,7 @@ func withLedger(ctx context.Context, stderr io.Writer, do func(*ledger.Ledger) e
 
 func migrate(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f := flags("migrate", stderr)
-	citus := f.Bool("citus", false, "spread the tables over the nodes of Citus by bucket; what is spread already is passed over")
+	citus := f.Bool("citus", false, "spread the tables over the nodes of Citus by bucket, what is spread already left out (serve can't use that yet: see the README)")
 	shards := f.Int("shards", migrations.DefaultShards, "with -citus: how many shards each table is spread over")
 	if err := parse(f, args); err != nil {
 		return err
