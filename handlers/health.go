@@ -37,6 +37,7 @@ type Metrics struct {
 	short    prometheus.Counter
 
 	deliveries *prometheus.CounterVec
+	flushes    prometheus.Counter
 }
 
 func (m *Metrics) ready() {
@@ -48,14 +49,70 @@ func (m *Metrics) ready() {
 			Help: "Events from Stripe by who brought them, and whether they were new."}, []string{"origin", "new"})
 		m.deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lockstep_outbound_deliveries_total",
 			Help: "Tries to deliver an event to an endpoint by outcome: delivered, retry, failed (given up), disabled (with its endpoint)."}, []string{"outcome"})
-		m.registry.MustRegister(m.debits, m.events, m.deliveries, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.flushes = prometheus.NewCounter(prometheus.CounterOpts{Name: "lockstep_mirror_flushes_total",
+			Help: "Balance transactions posted to Stripe, by which the balance there follows the ledger."})
+		m.registry.MustRegister(m.debits, m.events, m.deliveries, m.flushes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		m.booked, m.short = m.debits.WithLabelValues("booked"), m.debits.WithLabelValues(string(ledger.CodeInsufficient))
 	})
 }
 
-func (m *Metrics) handler() http.Handler {
+// handler serves them, and how the way to Stripe stands at that moment.
+func (m *Metrics) handler(s *Server) http.Handler {
 	m.ready()
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	now := prometheus.NewRegistry()
+	now.MustRegister(wayToStripe{s})
+	return promhttp.HandlerFor(prometheus.Gatherers{m.registry, now}, promhttp.HandlerOpts{})
+}
+
+// wayToStripe are the figures of the pace and of the mirror, read when they are asked for.
+type wayToStripe struct{ s *Server }
+
+var (
+	descWaiting  = prometheus.NewDesc("lockstep_mirror_waiting", "Customers whose balance in Stripe is behind the ledger, as far as this process knows.", nil, nil)
+	descLag      = prometheus.NewDesc("lockstep_mirror_lag_seconds", "Age of the oldest drift that has not been flushed to Stripe.", nil, nil)
+	descPace     = prometheus.NewDesc("lockstep_stripe_pace", "Calls to Stripe a second that are let through now: below the full pace after a 429.", nil, nil)
+	descFull     = prometheus.NewDesc("lockstep_stripe_pace_full", "Calls to Stripe a second that are let through when Stripe refuses none.", nil, nil)
+	descCalls    = prometheus.NewDesc("lockstep_stripe_calls_waiting", "Calls that wait for their turn: those that somebody waits for go first, the mirror's and lists later.", []string{"class"}, nil)
+	descAttempts = prometheus.NewDesc("lockstep_stripe_attempts_total", "Calls sent to Stripe, retries included, by class.", []string{"class"}, nil)
+	descLimited  = prometheus.NewDesc("lockstep_stripe_rate_limited_total", "Answers by which Stripe said that it is called too often.", nil, nil)
+)
+
+// Describe names the figures.
+func (wayToStripe) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descWaiting, descLag, descPace, descFull, descCalls, descAttempts, descLimited} {
+		out <- d
+	}
+}
+
+// Collect reads the figures.
+func (w wayToStripe) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v int64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	if w.s.Flushes != nil {
+		q := w.s.Flushes.State()
+		gauge(descWaiting, float64(q.Waiting))
+		gauge(descLag, q.Lag.Seconds())
+	}
+	if w.s.Stripe != nil {
+		p := w.s.Stripe.Pace()
+		gauge(descPace, p.PerSecond)
+		gauge(descFull, p.Full)
+		gauge(descCalls, float64(p.FirstWaiting), "first")
+		gauge(descCalls, float64(p.LaterWaiting), "later")
+		count(descAttempts, p.FirstAttempts, "first")
+		count(descAttempts, p.LaterAttempts, "later")
+		count(descLimited, p.Limited)
+	}
+}
+
+// Flushed counts a balance transaction that was posted to Stripe.
+func (s *Server) Flushed() {
+	s.metrics.ready()
+	s.metrics.flushes.Inc()
 }
 
 func (m *Metrics) debit(err error) {

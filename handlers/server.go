@@ -28,6 +28,8 @@ type Server struct {
 	Sync func(ctx context.Context, ref ledger.Ref) error
 	// Backfill fetches the events that Stripe could not deliver.
 	Backfill func(ctx context.Context) error
+	// Flushes are the customers whose balance in Stripe is behind; nil where nothing is flushed.
+	Flushes *ledger.FlushQueue
 	// EventStored is told when an event waits to be worked off.
 	EventStored func()
 
@@ -46,4 +48,4 @@ type Server struct {
 func (s *Server) Handler() http.Handler { return s.routes() }
 
 // MetricsHandler serves what the service counts, for Prometheus.
-func (s *Server) MetricsHandler() http.Handler { return s.metrics.handler() }
+func (s *Server) MetricsHandler() http.Handler { return s.metrics.handler(s) }

@@ -137,7 +137,7 @@ func (s *Server) Walk(ctx context.Context, o WalkOptions) (Walked, error) {
 		return Walked{}, errors.Join(ErrWalking, s.Ledger.LeaveWalk(ctx, o.Name, o.By))
 	}
 	w := &walker{s: s, o: o, seen: map[string]bool{}, fits: map[string]bool{}, saved: time.Now()}
-	ctx, reads := stripeutil.CountReads(ctx)
+	ctx, reads := stripeutil.CountReads(stripeutil.Later(ctx))
 	ctx, stop := context.WithCancelCause(ctx)
 	beating := make(chan struct{})
 	go func() { defer close(beating); w.beat(ctx, stop) }()

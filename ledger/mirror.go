@@ -140,73 +140,121 @@ select w.id, w.asset, w.scale, w.seq, w.mirrored_seq, case when w.scope = 'usage
 		where g.bucket = w.bucket and g.wallet_id = w.id and g.live and g.covers = 'all'), 0)::bigint - w.stripe_debt end as steps
 from wallets w where w.bucket = $1 and w.customer_id = $2 order by w.id`
 
-// OutOfStep answers which of the customers there is something to do for: Stripe should show something else
-// than it is known to, a flush is open, or an import due. Most of the dirty ones are in step to the cent,
-// and one statement tells of all of them. With note, those are noted as followed up to now.
+// Behind is a customer whose balance in Stripe there is something to do for.
+type Behind struct {
+	Ref
+	Minor   int64      // how far it is off, in minor units, without a sign; 0 where an import or an open flush is due
+	Flushed *time.Time // when Stripe was last known to show what it should; nil: never
+	Since   *time.Time // when the first entry was written that Stripe may not follow; nil where that was not asked for
+	Later   bool       // another process has the customer, or a failure is being waited out
+}
+
+// OutOfStep answers which of the customers there is something to do for.
 func (l *Ledger) OutOfStep(ctx context.Context, refs []Ref, note bool) ([]Ref, error) {
+	drifts, err := l.Behind(ctx, refs, note)
+	out := make([]Ref, len(drifts))
+	for i, d := range drifts {
+		out[i] = d.Ref
+	}
+	return out, err
+}
+
+// walletDrift is what one wallet adds to what its customer's balance should be.
+type walletDrift struct {
+	Ref
+	Credit   int64      `db:"credit"`
+	Currency string     `db:"currency"`
+	Due      bool       `db:"due"`
+	Later    bool       `db:"later"`
+	Flushed  *time.Time `db:"checked_at"`
+	Wallet   string     `db:"wallet_id"`
+	Seq      int64      `db:"seq"`
+	Since    *time.Time `db:"since"`
+	Asset    string     `db:"asset"`
+	Scale    int16      `db:"scale"`
+	Steps    int64      `db:"steps"`
+	Emptied  bool       `db:"emptied"`
+}
+
+// Behind answers for which of the customers there is something to do: Stripe should show something else
+// than it is known to, a flush is open, or an import due. Most of the dirty ones are in step to the cent,
+// and one statement tells of all of them. With note, it is found out since when, and the others are noted as
+// followed up to now.
+func (l *Ledger) Behind(ctx context.Context, refs []Ref, note bool) ([]Behind, error) {
 	buckets, ids := make(pq.Int64Array, len(refs)), make(textArray, len(refs))
 	for i, r := range refs {
 		buckets[i], ids[i] = int64(r.Bucket), r.ID
 	}
-	var rows []struct {
-		Ref
-		Credit   int64  `db:"credit"`
-		Currency string `db:"currency"`
-		Due      bool   `db:"due"`
-		Wallet   string `db:"wallet_id"`
-		Seq      int64  `db:"seq"`
-		Asset    string `db:"asset"`
-		Scale    int16  `db:"scale"`
-		Steps    int64  `db:"steps"`
-		Emptied  bool   `db:"emptied"`
-	}
+	var rows []walletDrift
 	err := l.db.SelectContext(ctx, &rows, `
-		select m.bucket, m.customer_id as id, m.credit, m.currency, w.id as wallet_id, w.seq, w.asset, w.scale,
+		select m.bucket, m.customer_id as id, m.credit, m.currency, m.checked_at, w.id as wallet_id, w.seq, w.asset, w.scale,
 			m.import_due or exists (select from flushes f where f.bucket = m.bucket and f.customer_id = m.customer_id and f.status = 'pending')
 				or coalesce(w.turns_at <= $3, false) as due, `+emptiedSQL+` as emptied,
+			m.run_at > $3 or coalesce(m.lease_until > $3, false) as later,
+			case when $4 and w.mirrored_seq < w.seq then (select e.created_at from entries e
+				where e.bucket = w.bucket and e.wallet_id = w.id and e.seq = w.mirrored_seq + 1) end as since,
 			case when w.scope = 'usage' then 0 else coalesce((select sum(g.remaining - g.held) from grants g
 				where g.bucket = w.bucket and g.wallet_id = w.id and g.live and g.covers = 'all'), 0)::bigint - w.stripe_debt end as steps
 		from unnest($1::smallint[], $2::text[]) u(bucket, id)
 		join mirrors m on m.bucket = u.bucket and m.customer_id = u.id and m.run_at < 'infinity'
 		join wallets w on w.bucket = u.bucket and w.customer_id = u.id
-		order by w.bucket, w.id`, buckets, ids, l.Now())
+		order by w.bucket, w.id`, buckets, ids, l.Now(), note)
 	if err != nil {
 		return nil, err
 	}
-	behind := make(map[Ref]int64)
-	var out []Ref
-	for _, r := range rows {
-		if _, ok := behind[r.Ref]; !ok {
-			behind[r.Ref] = -r.Credit
-		}
-		asset, err := l.Asset(ctx, r.Asset)
-		if err != nil {
-			return nil, err
-		}
-		if p, priced := asset.price(); priced && p.currency == r.Currency && !r.Emptied {
-			worth, _ := p.worth(r.Steps, r.Scale)
-			behind[r.Ref] += worth
-		}
-		if r.Due && !slices.Contains(out, r.Ref) {
-			out = append(out, r.Ref)
-		}
-	}
-	for ref, diff := range behind {
-		if diff != 0 && !slices.Contains(out, ref) {
-			out = append(out, ref)
-		}
-	}
-	if !note {
-		return out, nil
+	out, behind, err := l.behind(ctx, rows)
+	if err != nil || !note {
+		return out, err
 	}
 	bs, ws, seqs := make(pq.Int64Array, 0, len(rows)), make(textArray, 0, len(rows)), make(pq.Int64Array, 0, len(rows))
 	for _, r := range rows {
-		if !slices.Contains(out, r.Ref) {
+		if !behind[r.Ref] {
 			bs, ws, seqs = append(bs, int64(r.Bucket)), append(ws, r.Wallet), append(seqs, r.Seq)
 		}
 	}
 	_, err = l.db.ExecContext(ctx, mirroredSQL, bs, ws, seqs)
 	return out, err
+}
+
+// behind adds up customers' wallets, and answers those for whom there is something to do.
+func (l *Ledger) behind(ctx context.Context, rows []walletDrift) ([]Behind, map[Ref]bool, error) {
+	type sum struct {
+		Behind
+		due bool
+	}
+	sums := make(map[Ref]*sum)
+	for _, r := range rows {
+		s, ok := sums[r.Ref]
+		if !ok {
+			s = &sum{Behind: Behind{Ref: r.Ref, Minor: -r.Credit, Flushed: r.Flushed, Later: r.Later}}
+			sums[r.Ref] = s
+		}
+		asset, err := l.Asset(ctx, r.Asset)
+		if err != nil {
+			return nil, nil, err
+		}
+		if p, priced := asset.price(); priced && p.currency == r.Currency && !r.Emptied {
+			worth, _ := p.worth(r.Steps, r.Scale)
+			s.Minor += worth
+		}
+		if r.Since != nil && (s.Since == nil || r.Since.Before(*s.Since)) {
+			s.Since = r.Since
+		}
+		s.due = s.due || r.Due
+	}
+	behind := make(map[Ref]bool)
+	var out []Behind
+	for ref, s := range sums {
+		if s.Minor == 0 && !s.due {
+			continue
+		}
+		if s.Minor < 0 {
+			s.Minor = max(-s.Minor, 0) // the smallest number has no opposite
+		}
+		behind[ref] = true
+		out = append(out, s.Behind)
+	}
+	return out, behind, nil
 }
 
 // want is what Stripe should show for the wallets, in minor units of credit.

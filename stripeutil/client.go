@@ -30,7 +30,6 @@ import (
 
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/form"
-	"golang.org/x/time/rate"
 )
 
 const (
@@ -73,6 +72,7 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 // Client calls Stripe. It is safe for use by many goroutines.
 type Client struct {
 	backend     stripe.Backend
+	pace        *pace
 	key         string
 	live        bool
 	callTimeout time.Duration
@@ -110,10 +110,10 @@ func newClient(cfg Config, waits backoff) (*Client, error) {
 	if transport == nil {
 		transport = defaultTransport()
 	}
-	// A small burst keeps the first second of a busy start below Stripe's limit as well: rate + burst ≤ 100 (or 25).
-	limiter := rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))
+	p := newPace(perSecond)
 	return &Client{
-		backend:     newBackend(base, newRetryTransport(transport, limiter, waits, timeout/10)),
+		backend:     newBackend(base, newRetryTransport(transport, p, waits, timeout/10)),
+		pace:        p,
 		key:         cfg.SecretKey,
 		live:        live,
 		callTimeout: timeout,

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -155,7 +153,7 @@ func TestDefaultTransport(t *testing.T) {
 	if err := readCustomer(c); err != nil {
 		t.Fatal(err)
 	}
-	if newRetryTransport(defaultTransport(), rate.NewLimiter(1, 1), fast, 0) == nil {
+	if newRetryTransport(defaultTransport(), newPace(1), fast, 0) == nil {
 		t.Fatal("no transport")
 	}
 }

@@ -82,6 +82,13 @@ func OtherMode(err error) bool {
 	return errors.As(err, &e) && strings.Contains(e.Message, "a similar object exists in")
 }
 
+// NoRoom reports whether a call was not made because we call too often for Stripe's limits, or would have: nothing is
+// wrong with it, and nothing was executed. An object that is in use is another matter.
+func NoRoom(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == ErrRateLimited && e.Code != "lock_timeout"
+}
+
 // Unwrap gives errors.Is the kind and, where there is one, the context's own error.
 func (e *Error) Unwrap() []error {
 	if e.cause == nil {

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
-	"golang.org/x/time/rate"
 )
 
 // The one retry layer.
@@ -23,7 +22,7 @@ import (
 //	stripe-go (its retries off) → retryTransport → retryablehttp → attemptTransport → the wire
 //
 // retryTransport fixes the request's bytes and lets retryablehttp drive up to five attempts by the policy in this
-// file. attemptTransport sends one of them and reads the whole answer, so that a body cut short counts as a network
+// file. attemptTransport sends one of them, in its turn (pace.go), and reads the whole answer, so that a body cut short counts as a network
 // error and is asked for again under the same idempotency key, which replays it.
 
 const (
@@ -81,9 +80,9 @@ type retryTransport struct {
 	room time.Duration
 }
 
-func newRetryTransport(base http.RoundTripper, limiter *rate.Limiter, waits backoff, room time.Duration) *retryTransport {
+func newRetryTransport(base http.RoundTripper, p *pace, waits backoff, room time.Duration) *retryTransport {
 	return &retryTransport{
-		attempts: &http.Client{Transport: &attemptTransport{base: base, limiter: limiter}},
+		attempts: &http.Client{Transport: &attemptTransport{base: base, pace: p, room: room}},
 		waits:    waits,
 		room:     room,
 	}
@@ -216,19 +215,27 @@ func retryAfter(resp *http.Response) time.Duration {
 
 // attemptTransport sends one attempt and reads its answer to the end.
 type attemptTransport struct {
-	base    http.RoundTripper
-	limiter *rate.Limiter
+	base http.RoundTripper
+	pace *pace
+	room time.Duration // as in retryTransport
 }
 
-// RoundTrip waits for the limiter, sends, reads, and notes the outcome in the call's trace.
+// RoundTrip waits for its turn, sends, reads, and notes the outcome in the call's trace.
 func (at *attemptTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t := traceFrom(req.Context())
-	if err := at.limiter.Wait(req.Context()); err != nil {
+	blocked, err := at.pace.turn(req.Context())
+	if err == nil && blocked && !fits(req.Context(), 0, at.room) { // it came too late
+		at.pace.giveBack()
+		err = errNotSent
+	}
+	if err != nil {
 		closeBody(req)
 		// What an earlier attempt was answered stays in the trace: it says more than our own hurry.
 		t.failure = errors.Join(errNotSent, req.Context().Err())
 		return nil, t.failure
 	}
+	sent := time.Now()
+	at.pace.sent[classOf(req.Context())].Add(1)
 	t.attempts++
 	t.sent = true
 	t.status, t.requestID, t.date, t.body, t.failure = 0, "", "", nil, nil
@@ -241,6 +248,9 @@ func (at *attemptTransport) RoundTrip(req *http.Request) (*http.Response, error)
 	if err != nil {
 		t.failure = err
 		return nil, err
+	}
+	if slows(resp, body) {
+		at.pace.slow(sent, retryAfter(resp))
 	}
 	t.status, t.requestID, t.date, t.body = resp.StatusCode, resp.Header.Get("Request-Id"), resp.Header.Get("Date"), body
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 func stripeError(typ, code string) string {
@@ -327,7 +325,7 @@ func TestAnswerIsBounded(t *testing.T) {
 	endless := roundTrip(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(zeros{})}, nil
 	})
-	at := &attemptTransport{base: endless, limiter: rate.NewLimiter(rate.Inf, 1)}
+	at := &attemptTransport{base: endless, pace: newPace(1e6)}
 	req, _ := http.NewRequest("POST", "http://stripe.test", strings.NewReader("x"))
 	if _, err := at.RoundTrip(req); !errors.Is(err, errTooLarge) {
 		t.Errorf("got %v", err)

@@ -35,7 +35,7 @@ func (g *gateway) syncCustomer(ctx context.Context, ref ledger.Ref) (leased bool
 	if errors.Is(err, stripeutil.ErrNotFound) || errors.Is(err, stripeutil.ErrInvalid) {
 		err = errors.Join(err, g.lookAtCustomer(ctx, m))
 	}
-	release := g.ledger.ReleaseMirror(context.WithoutCancel(ctx), ref, err != nil)
+	release := g.ledger.ReleaseMirror(context.WithoutCancel(ctx), ref, err != nil && !stripeutil.NoRoom(err))
 	return true, errors.Join(err, release)
 }
 
@@ -136,6 +136,7 @@ func (g *gateway) flush(ctx context.Context, m ledger.Mirror, f ledger.Flush) er
 	var se *stripeutil.Error
 	switch {
 	case err == nil:
+		g.server.Flushed()
 		return g.ledger.RecordFlush(ctx, f, ledger.StripeTransaction{ID: t.ID, Amount: t.Amount, EndingBalance: t.EndingBalance, Type: t.Type, Created: t.Created})
 	case errors.Is(err, stripeutil.ErrInvalid), errors.Is(err, stripeutil.ErrNotFound):
 		return errors.Join(fmt.Errorf("flush %s: %w", f.ID, err), g.ledger.FailFlush(ctx, f))

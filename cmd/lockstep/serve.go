@@ -28,8 +28,8 @@ type gateway struct {
 	log    *slog.Logger
 	cfg    config
 	events chan struct{} // told when an event waits
-	dirty  chan ledger.Ref
 
+	flushes  *ledger.FlushQueue
 	outbound *outbound
 }
 
@@ -108,11 +108,11 @@ func newGateway(ctx context.Context, c config, log *slog.Logger, url string) (*g
 	if err != nil {
 		return nil, err
 	}
-	g := &gateway{ledger: l, stripe: client, log: log, cfg: c, events: make(chan struct{}, 1), dirty: make(chan ledger.Ref),
-		outbound: newOutbound(c.OutboundPrivate)}
+	g := &gateway{ledger: l, stripe: client, log: log, cfg: c, events: make(chan struct{}, 1),
+		flushes: ledger.NewFlushQueue(l.Now), outbound: newOutbound(c.OutboundPrivate)}
 	g.server = &handlers.Server{Ledger: l, Stripe: client, WebhookSecrets: c.StripeWebhookSecret, Log: log,
 		Charge: g.chargeTopup, Link: g.linkCustomer, Sync: g.syncNow, Backfill: g.catchUp,
-		EventStored: func() { wake(g.events) }, OutboundPrivate: c.OutboundPrivate, MetricsElsewhere: c.MetricsAddr != "", PublicURL: c.PublicURL}
+		EventStored: func() { wake(g.events) }, Flushes: g.flushes, OutboundPrivate: c.OutboundPrivate, MetricsElsewhere: c.MetricsAddr != "", PublicURL: c.PublicURL}
 	if err := g.prepare(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -13,10 +13,13 @@ import (
 
 // How many of each kind of work run at once in one process.
 const (
-	topupWorkers  = 4
-	eventWorkers  = 4
-	mirrorWorkers = 8
+	topupWorkers = 4
+	eventWorkers = 4
 )
+
+// flushesAtOnce is how many balances are written at once: half a second's worth of turns, so that as long as a flush
+// takes no longer, all turns are used.
+func flushesAtOnce(perSecond float64) int { return int(min(50, max(8, perSecond/2))) }
 
 // startWorkers starts every loop. The channel closes when all have ended after ctx has.
 func (g *gateway) startWorkers(ctx context.Context) <-chan struct{} {
@@ -27,9 +30,7 @@ func (g *gateway) startWorkers(ctx context.Context) <-chan struct{} {
 	for range eventWorkers {
 		wg.Go(func() { g.loop(ctx, "events", time.Second, g.events, g.runDueEvents) })
 	}
-	for range mirrorWorkers {
-		wg.Go(func() { g.mirrorWorker(ctx) })
-	}
+	wg.Go(func() { g.flushes.Run(ctx, flushesAtOnce(g.stripe.Pace().Full), g.laterTurn, g.flushOne) })
 	wg.Go(func() { g.loop(ctx, "mirror", g.cfg.MirrorInterval, nil, g.mirrorDirty) })
 	wg.Go(func() { g.loop(ctx, "mirror sweep", time.Minute, nil, g.mirrorStale) })
 	wg.Go(func() { g.loop(ctx, "backfill", g.cfg.BackfillInterval, nil, g.backfill) })
@@ -121,33 +122,43 @@ func (g *gateway) runEvent(ctx context.Context, row ledger.StripeEvent) error {
 	return g.ledger.EndEvent(ctx, row, status, err)
 }
 
-// mirrorWorker syncs the customers that it is handed.
-func (g *gateway) mirrorWorker(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case ref := <-g.dirty:
-			leased, err := g.syncCustomer(context.WithoutCancel(ctx), ref)
-			if err != nil {
-				g.log.Warn("balance in Stripe not up to date", "customer", ref.ID, "error", err)
-			}
-			if err != nil || !leased { // another has the customer, or a failure is to be waited out
-				g.ledger.MarkDirty(ref)
-			}
-		}
+// laterTurn waits until Stripe takes one more call that nobody waits for.
+func (g *gateway) laterTurn(ctx context.Context) (context.Context, func(), error) {
+	ctx, turn, err := g.stripe.Turn(stripeutil.Later(ctx))
+	if err != nil {
+		return ctx, nil, err
 	}
+	return ctx, turn.GiveBack, nil
+}
+
+// flushOne brings the balance of a customer up to date whose turn has come. A customer whom Stripe just has no room for
+// has not failed: it keeps its place, and the pace of all is what slows down.
+func (g *gateway) flushOne(ctx context.Context, ref ledger.Ref) ledger.FlushOutcome {
+	leased, err := g.syncCustomer(context.WithoutCancel(ctx), ref)
+	switch {
+	case err == nil && leased:
+		return ledger.Flushed
+	case stripeutil.NoRoom(err):
+		return ledger.Hurried
+	case err != nil:
+		g.log.Warn("balance in Stripe not up to date", "customer", ref.ID, "error", err)
+	}
+	g.ledger.MarkDirty(ref)
+	if err == nil {
+		return ledger.Taken
+	}
+	return ledger.Failed
 }
 
 // mirrorChunk bounds how many customers one statement compares.
 const mirrorChunk = 500
 
-// mirrorDirty hands over the customers whose credit moved since the last time and that Stripe has to hear of.
+// mirrorDirty has the customers wait for a flush whose credit moved since the last time and that Stripe has to hear of.
 func (g *gateway) mirrorDirty(ctx context.Context) error {
-	refs := g.ledger.TakeDirty()
+	refs := g.flushes.ToLook(g.ledger.TakeDirty())
 	for len(refs) > 0 {
 		n := min(len(refs), mirrorChunk)
-		if err := g.handOver(ctx, refs[:n], false); err != nil {
+		if err := g.look(ctx, refs[:n], false); err != nil {
 			for _, r := range refs {
 				g.ledger.MarkDirty(r)
 			}
@@ -158,17 +169,16 @@ func (g *gateway) mirrorDirty(ctx context.Context) error {
 	return nil
 }
 
-// handOver gives those of the customers that are out of step to the workers.
-func (g *gateway) handOver(ctx context.Context, refs []ledger.Ref, note bool) error {
-	refs, err := g.ledger.OutOfStep(ctx, refs, note)
+// look has those of the customers wait for a flush who are out of step.
+func (g *gateway) look(ctx context.Context, refs []ledger.Ref, note bool) error {
+	behind, err := g.ledger.Behind(ctx, refs, note)
 	if err != nil {
 		return err
 	}
-	for _, ref := range refs {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case g.dirty <- ref:
+	g.flushes.Looked(refs, behind)
+	for _, b := range behind {
+		if b.Later {
+			g.ledger.MarkDirty(b.Ref)
 		}
 	}
 	return nil
@@ -183,7 +193,10 @@ func (g *gateway) mirrorStale(ctx context.Context) error {
 			return err
 		}
 		after = refs[len(refs)-1]
-		if err := g.handOver(ctx, refs, true); err != nil {
+		if refs = g.flushes.ToLook(refs); len(refs) == 0 {
+			continue
+		}
+		if err := g.look(ctx, refs, true); err != nil {
 			return err
 		}
 	}
@@ -250,8 +263,11 @@ const backfillProgress = "backfill"
 // backfillOverlap is read again each time, for events that Stripe lists late.
 const backfillOverlap = 5 * time.Minute
 
-// backfill fetches the events that Stripe could not deliver. Progress goes by Stripe's clock, not by ours.
-func (g *gateway) backfill(ctx context.Context) error {
+// backfill fetches events while nobody waits for them.
+func (g *gateway) backfill(ctx context.Context) error { return g.fetchEvents(stripeutil.Later(ctx)) }
+
+// fetchEvents fetches the events that Stripe could not deliver. Progress goes by Stripe's clock, not by ours.
+func (g *gateway) fetchEvents(ctx context.Context) error {
 	since, err := g.ledger.Progress(ctx, backfillProgress)
 	if err != nil {
 		return err
@@ -283,7 +299,7 @@ const catchUpTime = 20 * time.Second
 // catchUp fetches the events that Stripe could not deliver, and helps to work off what is due: what they tell of is no
 // difference between Stripe and the books.
 func (g *gateway) catchUp(ctx context.Context) error {
-	if err := g.backfill(ctx); err != nil {
+	if err := g.fetchEvents(ctx); err != nil {
 		return err
 	}
 	ctx, stop := context.WithTimeout(ctx, catchUpTime)
