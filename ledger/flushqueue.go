@@ -14,8 +14,8 @@ import (
 // one unit of the currency and by five at most, but never as one from before the customer's last flush. What moves while
 // a customer waits is flushed with it, and it keeps the time at which its first drift was seen.
 //
-// So nobody starves: once a customer waits, any other is flushed at most once before it, since from then on the other's
-// wait is the shorter one. With n customers and r flushes a second the wait is at most n ÷ r.
+// So nobody starves: once a customer waits, a flush of any other is begun at most once before its own, since from then on
+// the other's wait is the shorter one. With n customers and r flushes a second the wait is at most n ÷ r.
 //
 // The queue is only an order. It can be lost: what is to be flushed is seen from the books (StaleMirrors).
 // It is safe for concurrent use. The zero value is not ready.
@@ -191,7 +191,7 @@ func (q *FlushQueue) end(ref Ref, o FlushOutcome) {
 		delete(q.customers, ref)
 		return
 	case o == Flushed:
-		w.since, w.key = w.again, max(w.again, q.now().UnixNano())
+		w.since, w.key = w.again, w.again
 	}
 	w.again = 0
 	if o == Flushed || o == Hurried {
