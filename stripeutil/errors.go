@@ -48,7 +48,8 @@ type Error struct {
 	Failure       *Failure       // set when Kind is ErrDeclined
 	PaymentIntent *PaymentIntent // the payment that was declined, when Stripe names one
 
-	cause error
+	oneObject bool // a 429 about one object alone
+	cause     error
 }
 
 // Error says kind, codes, sentence, status and request id. It holds no key, client secret or parameter value beyond
@@ -86,7 +87,7 @@ func OtherMode(err error) bool {
 // wrong with it, and nothing was executed. An object that is in use is another matter.
 func NoRoom(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Kind == ErrRateLimited && e.Code != "lock_timeout"
+	return errors.As(err, &e) && e.Kind == ErrRateLimited && !e.oneObject
 }
 
 // Unwrap gives errors.Is the kind and, where there is one, the context's own error.
@@ -126,7 +127,7 @@ func (c *Client) judge(t *trace, err error) *Error {
 	if err == nil {
 		return nil
 	}
-	e := &Error{HTTPStatus: t.status, RequestID: t.requestID}
+	e := &Error{HTTPStatus: t.status, RequestID: t.requestID, oneObject: t.oneObject}
 	var wire wireError
 	if t.status >= 400 && json.Unmarshal(t.body, &wire) == nil && wire.Error != nil {
 		w := wire.Error

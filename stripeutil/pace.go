@@ -211,13 +211,13 @@ func (p *pace) pause(now time.Time, asked time.Duration) {
 	}
 }
 
-// slows says whether an answer is a 429 that is about how much we send, and not about one object in use.
-func slows(resp *http.Response, body []byte) bool {
-	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Stripe-Rate-Limited-Reason") == "resource-specific" {
-		return false
+// isOneObject says of a 429 that it is not about how much we send, but about one object that is in use.
+func isOneObject(resp *http.Response, body []byte) bool {
+	if resp.Header.Get("Stripe-Rate-Limited-Reason") == "resource-specific" {
+		return true
 	}
 	var wire wireError
-	return json.Unmarshal(body, &wire) != nil || wire.Error == nil || wire.Error.Code != "lock_timeout"
+	return json.Unmarshal(body, &wire) == nil && wire.Error != nil && wire.Error.Code == "lock_timeout"
 }
 
 type laterKey struct{}

@@ -47,6 +47,7 @@ type trace struct {
 	doubt bool
 	// Of the last attempt: its status (0 without an answer), request id, Date header, body and transport error.
 	status    int
+	oneObject bool // a 429 about one object alone
 	requestID string
 	date      string
 	body      []byte
@@ -238,7 +239,7 @@ func (at *attemptTransport) RoundTrip(req *http.Request) (*http.Response, error)
 	at.pace.sent[classOf(req.Context())].Add(1)
 	t.attempts++
 	t.sent = true
-	t.status, t.requestID, t.date, t.body, t.failure = 0, "", "", nil, nil
+	t.status, t.oneObject, t.requestID, t.date, t.body, t.failure = 0, false, "", "", nil, nil
 	resp, err := at.base.RoundTrip(unrepeatable(req))
 	if err != nil {
 		t.failure = err
@@ -249,8 +250,10 @@ func (at *attemptTransport) RoundTrip(req *http.Request) (*http.Response, error)
 		t.failure = err
 		return nil, err
 	}
-	if slows(resp, body) {
-		at.pace.slow(sent, retryAfter(resp))
+	if resp.StatusCode == http.StatusTooManyRequests {
+		if t.oneObject = isOneObject(resp, body); !t.oneObject {
+			at.pace.slow(sent, retryAfter(resp))
+		}
 	}
 	t.status, t.requestID, t.date, t.body = resp.StatusCode, resp.Header.Get("Request-Id"), resp.Header.Get("Date"), body
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
