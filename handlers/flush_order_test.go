@@ -288,34 +288,73 @@ func limited(sim *stripesim.Sim) (n int) {
 	return n
 }
 
-// A burst of 429s slows everything, costs seconds and no more, starves nobody, and is over by itself.
-func TestABurstOf429sSlowsAndPasses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		sim, c, refs := account(t, 2000, stripesim.Options{})
-		for _, ref := range refs {
-			c.move(ref, 1)
+// 429s slow the mirror and everything else, cost as long as they last and ten seconds more, starve nobody, hold up no
+// charge, and are over by themselves.
+func TestA429SlowsAndPasses(t *testing.T) {
+	for name, lasts := range map[string]time.Duration{"a burst": 0, "half a minute": 30 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { slowsAndPasses(t, lasts) })
+		})
+	}
+}
+
+func slowsAndPasses(t *testing.T, lasts time.Duration) {
+	const customers, interval = 2000, 2 * time.Second
+	sim, c, refs := account(t, customers, stripesim.Options{})
+	cus, err := c.client.CreateCustomer(t.Context(), stripeutil.CustomerParams{IdempotencyKey: "buyer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	card, err := c.client.AttachPaymentMethod(t.Context(), "pm_card_visa", cus.ID, "card")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range refs {
+		c.move(ref, 1)
+	}
+	stop := c.start(interval)
+	lowest, slowest := 100.0, time.Duration(0)
+	begun := time.Now()
+	buy := func() {
+		start := time.Now()
+		if _, err := c.client.ChargeSavedMethod(t.Context(), stripeutil.ChargeParams{Customer: cus.ID, PaymentMethod: card, Amount: 500, Currency: "usd",
+			IdempotencyKey: fmt.Sprint("topup", start.UnixNano())}); err != nil {
+			t.Error(err)
 		}
-		stop := c.start(2 * time.Second)
-		time.Sleep(5 * time.Second)
-		sim.Inject(stripesim.Fault{Kind: stripesim.RateLimited, Times: 60})
-		lowest := 100.0
-		for range 20 {
-			time.Sleep(100 * time.Millisecond)
-			lowest = min(lowest, c.client.Pace().PerSecond)
+		slowest = max(slowest, time.Since(start)-stripeTook)
+		time.Sleep(100 * time.Millisecond)
+		lowest = min(lowest, c.client.Pace().PerSecond)
+	}
+	for time.Since(begun) < 5*time.Second {
+		buy()
+	}
+	fault := stripesim.Fault{Kind: stripesim.RateLimited, Path: "/v1/customers/*", Times: 60}
+	if lasts > 0 {
+		fault.Times = -1
+	}
+	sim.Inject(fault)
+	for time.Since(begun) < 10*time.Second+lasts {
+		if time.Since(begun) > 5*time.Second+lasts && lasts > 0 {
+			sim.ClearFaults()
 		}
-		took := settled(t, sim, c, refs, stop) + 7*time.Second
-		t.Logf("2,000 flushes in %s, the longest wait %s, %d times 429, down to %v a second", took, c.longest, limited(sim), lowest)
-		if lowest > 51 || limited(sim) != 60 {
-			t.Errorf("%v a second at the least, %d times 429", lowest, limited(sim))
-		}
-		if limit := 2*time.Second + 20*time.Second + 10*time.Second; c.longest > limit {
-			t.Errorf("one waited %s, bound %s", c.longest, limit)
-		}
-		time.Sleep(20 * time.Second)
-		if p := c.client.Pace(); p.PerSecond != p.Full {
-			t.Errorf("20 seconds later: %+v", p)
-		}
-	})
+		buy()
+	}
+	settled(t, sim, c, refs, stop)
+	t.Logf("%d customers in %s, the longest wait %s, %d times 429, down to %v a second, %d flushes put back; a charge waited %s at most",
+		customers, time.Since(begun), c.longest, limited(sim), lowest, len(c.order)-customers, slowest)
+	if lowest > 55 || limited(sim) < 60 {
+		t.Errorf("%v a second at the least, %d times 429", lowest, limited(sim))
+	}
+	if limit := interval + customers*time.Second/97 + lasts + 10*time.Second; c.longest > limit { // 100 less the charges
+		t.Errorf("one waited %s, bound %s", c.longest, limit)
+	}
+	if limit := time.Duration(3 / lowest * float64(time.Second)); slowest > limit {
+		t.Errorf("a charge waited %s, bound %s", slowest, limit)
+	}
+	time.Sleep(20 * time.Second)
+	if p := c.client.Pace(); p.PerSecond != p.Full {
+		t.Errorf("20 seconds later: %+v", p)
+	}
 }
 
 // Where Stripe allows less than we were told, the pace finds it: most of what there is is used, few calls are refused, and
