@@ -71,6 +71,7 @@ var (
 	descWaiting  = prometheus.NewDesc("lockstep_mirror_waiting", "Customers whose balance in Stripe is behind the ledger, as far as this process knows.", nil, nil)
 	descLag      = prometheus.NewDesc("lockstep_mirror_lag_seconds", "Age of the oldest drift that has not been flushed to Stripe.", nil, nil)
 	descPace     = prometheus.NewDesc("lockstep_stripe_pace", "Calls to Stripe a second that are let through now: below the full pace after a 429.", nil, nil)
+	descLater    = prometheus.NewDesc("lockstep_stripe_pace_later", "Of those, the most that are for what nobody waits for: the mirror, lists and the backfill.", nil, nil)
 	descFull     = prometheus.NewDesc("lockstep_stripe_pace_full", "Calls to Stripe a second that are let through when Stripe refuses none.", nil, nil)
 	descCalls    = prometheus.NewDesc("lockstep_stripe_calls_waiting", "Calls that wait for their turn: those that somebody waits for go first, the mirror's and lists later.", []string{"class"}, nil)
 	descAttempts = prometheus.NewDesc("lockstep_stripe_attempts_total", "Calls sent to Stripe, retries included, by class.", []string{"class"}, nil)
@@ -79,7 +80,7 @@ var (
 
 // Describe names the figures.
 func (wayToStripe) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descWaiting, descLag, descPace, descFull, descCalls, descAttempts, descLimited} {
+	for _, d := range []*prometheus.Desc{descWaiting, descLag, descPace, descLater, descFull, descCalls, descAttempts, descLimited} {
 		out <- d
 	}
 }
@@ -100,6 +101,7 @@ func (w wayToStripe) Collect(out chan<- prometheus.Metric) {
 	if w.s.Stripe != nil {
 		p := w.s.Stripe.Pace()
 		gauge(descPace, p.PerSecond)
+		gauge(descLater, p.LaterPerSecond)
 		gauge(descFull, p.Full)
 		gauge(descCalls, float64(p.FirstWaiting), "first")
 		gauge(descCalls, float64(p.LaterWaiting), "later")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"math"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,8 @@ import (
 // order of arrival. That is strict on purpose: where what goes first needs every turn, the rest waits, and Pace shows it.
 //
 // A 429 is about the account and not about the call that met it, so all slow down together: the pace is halved, at most
-// once a second, and comes back by a twentieth of its full height each second. It never falls below a twentieth.
+// once a second, and comes back by a twentieth of its full height each second. It never falls below a twentieth. One that
+// says that a single endpoint is called too often, and met a call that can be later, slows only that class.
 const (
 	paceFloor = 1. / 20 // of the full pace
 	paceRaise = 1. / 20 // of the full pace, a second
@@ -44,39 +46,70 @@ type waiter struct {
 
 type pace struct {
 	mu      sync.Mutex
-	full    float64 // turns a second, as long as Stripe takes them
-	low     float64 // what the last cut left
-	cut     time.Time
-	until   time.Time // no turn before
-	limiter *rate.Limiter
-	spare   int // turns that were given back
+	all     throttle
+	later   throttle // in addition
+	spare   int      // turns that were given back
 	waiting [classes]*list.List
-	armed   bool // a timer will call run
+	timer   *time.Timer // will call run
 
 	sent    [classes]atomic.Int64 // attempts
 	limited atomic.Int64
 }
 
-// newPace allows so many turns a second, and a small burst, which keeps the first second of a busy start below Stripe's
-// limit as well: rate + burst ≤ 100 (or 25).
+// newPace allows so many turns a second.
 func newPace(perSecond float64) *pace {
-	p := &pace{full: perSecond, low: perSecond, limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))}
+	p := &pace{all: newThrottle(perSecond), later: newThrottle(perSecond)}
 	for c := range p.waiting {
 		p.waiting[c] = list.New()
 	}
 	return p
 }
 
-// at is the pace of a moment.
-func (p *pace) at(now time.Time) float64 {
-	since := p.cut
-	if p.until.After(since) {
-		since = p.until
+// throttle is how often something may happen: as often as Stripe takes it.
+type throttle struct {
+	full    float64 // times a second
+	low     float64 // what the last cut left of it
+	cut     time.Time
+	until   time.Time // not before
+	limiter *rate.Limiter
+}
+
+// newThrottle has a small burst, which keeps the first second of a busy start below Stripe's limit as well: rate + burst
+// ≤ 100 (or 25).
+func newThrottle(perSecond float64) throttle {
+	return throttle{full: perSecond, low: perSecond, limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))}
+}
+
+// at is how often, at a moment.
+func (h *throttle) at(now time.Time) float64 {
+	since := h.cut
+	if h.until.After(since) {
+		since = h.until
 	}
-	if since.IsZero() || p.low >= p.full {
-		return p.full
+	return min(h.full, h.low+h.full*paceRaise*max(0, now.Sub(since).Seconds()))
+}
+
+// wait is how long it is until the next time; 0: it may be now.
+func (h *throttle) wait(now time.Time) time.Duration {
+	if d := h.until.Sub(now); d > 0 {
+		return d
 	}
-	return min(p.full, p.low+p.full*paceRaise*max(0, now.Sub(since).Seconds()))
+	h.limiter.SetLimitAt(now, rate.Limit(h.at(now)))
+	tokens := h.limiter.TokensAt(now)
+	if tokens >= 1 {
+		return 0
+	}
+	return max(seconds((1-tokens)/h.at(now)), time.Microsecond)
+}
+
+// slow hears of a 429 to an attempt that was sent at that time, and for how long Stripe asked to be left alone.
+func (h *throttle) slow(now, sent time.Time, asked time.Duration) {
+	if h.cut.IsZero() || !sent.Before(h.cut.Add(cutEvery)) { // else it says nothing of the pace since
+		h.low, h.cut = max(h.at(now)/2, h.full*paceFloor), now
+	}
+	if until := now.Add(min(asked, longestPause)); asked > 0 && until.After(h.until) {
+		h.until = until
+	}
 }
 
 // wait returns once the call's turn has come; blocked says that it had to wait. It refuses at once where the turn can't
@@ -122,8 +155,8 @@ func (p *pace) soonest(now time.Time, class int) time.Duration {
 	if class == classLater {
 		ahead += p.waiting[classLater].Len()
 	}
-	turns := float64(ahead+1-p.spare) - p.limiter.TokensAt(now)
-	return max(seconds(turns/p.full), p.until.Sub(now), 0)
+	turns := float64(ahead+1-p.spare) - p.all.limiter.TokensAt(now)
+	return max(seconds(turns/p.all.full), p.all.until.Sub(now), 0)
 }
 
 // seconds is a duration, which can't run over.
@@ -137,15 +170,20 @@ func seconds(s float64) time.Duration {
 // run gives out the turns that there are, and comes back when there is another. The caller holds mu.
 func (p *pace) run() {
 	for {
-		next := p.waiting[classFirst]
-		if next.Len() == 0 {
-			next = p.waiting[classLater]
+		class := classFirst
+		if p.waiting[class].Len() == 0 {
+			class = classLater
 		}
+		next := p.waiting[class]
 		if next.Len() == 0 {
 			return
 		}
-		if d := p.take(time.Now()); d > 0 {
-			p.arm(d)
+		if d := p.take(class, time.Now()); d > 0 {
+			if p.timer == nil {
+				p.timer = time.AfterFunc(d, func() { p.mu.Lock(); defer p.mu.Unlock(); p.run() })
+			} else {
+				p.timer.Reset(d)
+			}
 			return
 		}
 		if w, ok := next.Remove(next.Front()).(*waiter); ok {
@@ -155,60 +193,42 @@ func (p *pace) run() {
 }
 
 // take takes a turn, or answers when to ask again.
-func (p *pace) take(now time.Time) time.Duration {
-	if d := p.until.Sub(now); d > 0 {
-		return d
-	}
-	if p.spare > 0 {
+func (p *pace) take(class int, now time.Time) time.Duration {
+	if p.spare > 0 && !p.all.until.After(now) && (class == classFirst || !p.later.until.After(now)) {
 		p.spare--
 		return 0
 	}
-	p.limiter.SetLimitAt(now, rate.Limit(p.at(now)))
-	if p.limiter.AllowN(now, 1) {
-		return 0
+	d := p.all.wait(now)
+	if class == classLater {
+		d = max(d, p.later.wait(now))
 	}
-	return max(seconds((1-p.limiter.TokensAt(now))/p.at(now)), time.Microsecond)
-}
-
-func (p *pace) arm(d time.Duration) {
-	if p.armed {
-		return
+	if d == 0 {
+		p.all.limiter.AllowN(now, 1)
+		if class == classLater {
+			p.later.limiter.AllowN(now, 1)
+		}
 	}
-	p.armed = true
-	time.AfterFunc(d, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.armed = false
-		p.run()
-	})
+	return d
 }
 
 // giveBack is for a turn that nothing was sent in.
 func (p *pace) giveBack() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.spare = min(p.spare+1, p.limiter.Burst())
+	p.spare = min(p.spare+1, p.all.limiter.Burst())
 	p.run()
 }
 
-// slow hears of a 429 to an attempt that was sent at that time, and for how long Stripe asked to be left alone.
-func (p *pace) slow(sent time.Time, asked time.Duration) {
+// slow hears of a 429 to an attempt of a class.
+func (p *pace) slow(class int, resp *http.Response, sent time.Time) {
 	p.limited.Add(1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	if !p.cut.IsZero() && sent.Before(p.cut.Add(cutEvery)) {
-		p.pause(now, asked)
-		return // it says nothing of the pace since
+	h := &p.all
+	if class == classLater && strings.HasPrefix(resp.Header.Get("Stripe-Rate-Limited-Reason"), "endpoint-") {
+		h = &p.later
 	}
-	p.low, p.cut = max(p.at(now)/2, p.full*paceFloor), now
-	p.pause(now, asked)
-}
-
-func (p *pace) pause(now time.Time, asked time.Duration) {
-	if until := now.Add(min(asked, longestPause)); asked > 0 && until.After(p.until) {
-		p.until = until
-	}
+	h.slow(time.Now(), sent, retryAfter(resp))
 }
 
 // isOneObject says of a 429 that it is not about how much we send, but about one object that is in use.
@@ -261,7 +281,8 @@ func (t *Turn) GiveBack() {
 func (p *pace) turn(ctx context.Context) (blocked bool, err error) {
 	if t, ok := ctx.Value(turnKey{}).(*Turn); ok && t.pace == p {
 		p.mu.Lock()
-		paused := p.until.After(time.Now())
+		now := time.Now()
+		paused := p.all.until.After(now) || classOf(ctx) == classLater && p.later.until.After(now)
 		p.mu.Unlock()
 		switch {
 		case paused:
@@ -276,6 +297,7 @@ func (p *pace) turn(ctx context.Context) (blocked bool, err error) {
 // Pace is how fast Stripe is called, and who waits.
 type Pace struct {
 	PerSecond, Full              float64 // turns a second: now, and when Stripe refuses none
+	LaterPerSecond               float64 // of those, the most that are for what can be later
 	FirstWaiting, LaterWaiting   int     // calls that wait for a turn, of each class
 	FirstAttempts, LaterAttempts int64   // attempts sent so far
 	Limited                      int64   // answers so far that said we call too often
@@ -286,7 +308,8 @@ func (c *Client) Pace() Pace {
 	p := c.pace
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Pace{PerSecond: p.at(time.Now()), Full: p.full,
+	now := time.Now()
+	return Pace{PerSecond: p.all.at(now), Full: p.all.full, LaterPerSecond: min(p.all.at(now), p.later.at(now)),
 		FirstWaiting: p.waiting[classFirst].Len(), LaterWaiting: p.waiting[classLater].Len(),
 		FirstAttempts: p.sent[classFirst].Load(), LaterAttempts: p.sent[classLater].Load(), Limited: p.limited.Load()}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +35,12 @@ func paced(t *testing.T, perSecond float64, answer http.RoundTripper) *Client {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// refused has a client hear a 429, with a Retry-After, to a charge that was sent at that time.
+func refused(c *Client, sent time.Time, after time.Duration) {
+	h := http.Header{"Retry-After": {strconv.Itoa(int(after.Seconds()))}}
+	c.pace.slow(classFirst, &http.Response{StatusCode: 429, Header: h}, sent)
 }
 
 // crowd has n calls wait, which end with the test's context.
@@ -170,7 +177,7 @@ func TestA429SlowsAllForAWhile(t *testing.T) {
 		sent := time.Now()
 		time.Sleep(time.Second / 2)
 		for range 30 {
-			c.pace.slow(sent, 0)
+			refused(c, sent, 0)
 		}
 		at(50)
 		time.Sleep(2 * time.Second)
@@ -178,23 +185,23 @@ func TestA429SlowsAllForAWhile(t *testing.T) {
 		time.Sleep(time.Minute)
 		at(100)
 		for range 20 {
-			c.pace.slow(time.Now(), 0)
+			refused(c, time.Now(), 0)
 			time.Sleep(time.Second)
 		}
 		at(10) // half of it, and what a second gives back
 		for range 20 {
-			c.pace.slow(time.Now(), 2*time.Second)
+			refused(c, time.Now(), 2*time.Second)
 			time.Sleep(2 * time.Second)
 		}
 		at(5) // the floor: in a pause nothing comes back
-		c.pace.slow(time.Now(), 3*time.Second)
+		refused(c, time.Now(), 3*time.Second)
 		start := time.Now()
 		if err := charge(c); err != nil || time.Since(start) < 3*time.Second || time.Since(start) > 3100*time.Millisecond {
 			t.Errorf("asked to wait 3 s, a charge took %s: %v", time.Since(start), err)
 		}
 		time.Sleep(18 * time.Second)
 		at(95)
-		c.pace.slow(time.Now(), time.Hour)
+		refused(c, time.Now(), time.Hour)
 		start = time.Now()
 		if err := charge(c); err != nil || time.Since(start) != 10*time.Second {
 			t.Errorf("asked to wait an hour, a charge took %s: %v", time.Since(start), err)
@@ -203,6 +210,44 @@ func TestA429SlowsAllForAWhile(t *testing.T) {
 		at(100)
 		if n := c.Pace().Limited; n != 72 {
 			t.Errorf("%d were counted", n)
+		}
+	})
+}
+
+// Where Stripe takes no more at one endpoint, what can be later slows down and charges do not, unless it was a charge.
+func TestA429OfOneEndpointSlowsWhatCanBeLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		too := answering(429, stripeError("invalid_request_error", "rate_limit"), "Stripe-Rate-Limited-Reason", "endpoint-rate", "Retry-After", "3")
+		c := paced(t, 100, roundTrip(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/v1/customers/cus_1" {
+				return too(r)
+			}
+			return answering(200, paymentJSON)(r)
+		}))
+		go func() { _, _ = c.Customer(Later(t.Context()), "cus_1") }()
+		synctest.Wait()
+		if p := c.Pace(); p.PerSecond != 100 || p.LaterPerSecond != 50 {
+			t.Errorf("%+v", p)
+		}
+		crowd(c, Later(t.Context()), 100)
+		start := time.Now()
+		for range 200 {
+			if err := charge(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("200 charges took %s", took)
+		}
+		if p := c.Pace(); p.LaterWaiting != 100 {
+			t.Errorf("in the pause that Stripe asked for: %+v", p)
+		}
+		time.Sleep(20 * time.Second)
+		if p := c.Pace(); p.LaterWaiting != 0 {
+			t.Errorf("after it: %+v", p)
+		}
+		if err := readCustomer(c); !NoRoom(err) || c.Pace().PerSecond >= 100 {
+			t.Errorf("a read that somebody waits for: %v, %+v", err, c.Pace())
 		}
 	})
 }
@@ -259,10 +304,10 @@ func TestATurnThatDoesNotCome(t *testing.T) {
 		}
 
 		for range 20 { // down to the floor: half a turn a second, so that the estimate was wrong
-			c.pace.slow(time.Now(), 0)
+			refused(c, time.Now(), 0)
 			time.Sleep(time.Second)
 		}
-		c.pace.slow(time.Now(), longestPause)
+		refused(c, time.Now(), longestPause)
 		crowd(c, t.Context(), 40)
 		start = time.Now()
 		if err := charge(c); !NoRoom(err) || time.Since(start) > defaultCallTimeout {
@@ -304,7 +349,7 @@ func TestATurnWaitsForAPause(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.pace.slow(time.Now(), 5*time.Second)
+		refused(c, time.Now(), 5*time.Second)
 		start := time.Now()
 		if _, err := c.ChargeSavedMethod(ctx, chargeParams); err != nil || time.Since(start) != 5*time.Second {
 			t.Errorf("%v after %s", err, time.Since(start))

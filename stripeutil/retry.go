@@ -252,7 +252,7 @@ func (at *attemptTransport) RoundTrip(req *http.Request) (*http.Response, error)
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
 		if t.oneObject = isOneObject(resp, body); !t.oneObject {
-			at.pace.slow(sent, retryAfter(resp))
+			at.pace.slow(classOf(req.Context()), resp, sent)
 		}
 	}
 	t.status, t.requestID, t.date, t.body = resp.StatusCode, resp.Header.Get("Request-Id"), resp.Header.Get("Date"), body
