@@ -36,7 +36,7 @@ func (w wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// paid agrees to every charge.
+// paid is a Stripe where every payment has succeeded.
 func paid(*http.Request) *http.Response {
 	body := `{"id":"pi_1","object":"payment_intent","status":"succeeded","amount":500,"currency":"usd"}`
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}

@@ -193,8 +193,9 @@ func (q *FlushQueue) end(ref Ref, o FlushOutcome) {
 	case o == Flushed:
 		w.since, w.key = w.again, w.again
 	}
+	seen := w.again != 0 // no other look may follow
 	w.again = 0
-	if o == Flushed || o == Hurried {
+	if o == Flushed || o == Hurried || seen {
 		heap.Push(&q.order, w)
 		wake(q.ready)
 	}

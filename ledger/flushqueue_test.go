@@ -187,6 +187,17 @@ func TestACustomerKeepsItsTime(t *testing.T) {
 	if s := l.State(); s.Waiting != 1 || s.Lag != time.Second {
 		t.Errorf("moved while it was flushed: %+v", s)
 	}
+	l.take()
+	l.pass(time.Second)
+	l.look(customer("acme", 9))
+	l.end(ref, Taken)
+	if s := l.State(); s.Lag != 2*time.Second {
+		t.Errorf("seen while another had it: %+v", s)
+	}
+	if got := l.rest(); got != "[acme]" {
+		t.Errorf("seen while another had it, waits: %s", got)
+	}
+	l.end(ref, Failed)
 	l.Looked([]Ref{ref}, nil)
 	if s := l.State(); s != (QueueState{}) || l.rest() != "[]" {
 		t.Errorf("in step: %+v", s)
