@@ -54,14 +54,21 @@ func (s *Server) authorize(c *call, scope string) error {
 	hash := ledger.HashKey(secret)
 	key, ok := s.keys.get(hash)
 	if !ok {
-		var err error
-		if key, ok, err = s.Ledger.FindKey(c.ctx(), hash); err != nil {
+		err := c.within(s.rooms.keys, func(c *call) (err error) {
+			if key, ok = s.keys.get(hash); ok { // another asked while this one waited
+				return nil
+			}
+			if key, ok, err = s.Ledger.FindKey(c.ctx(), hash); err == nil && ok {
+				s.keys.put(hash, key)
+			}
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		if !ok {
 			return badKey("this API key is not known, or was revoked")
 		}
-		s.keys.put(hash, key)
 	}
 	for one := range strings.SplitSeq(scope, "|") {
 		if key.Can(one) {

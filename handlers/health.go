@@ -17,10 +17,11 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok\n"))
 }
 
-// readyz says that the database answers; its schema was brought up to date before the service started.
+// readyz says that the database answers and takes writes; its schema was brought up to date before the service started.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	if err := s.Ledger.Ready(r.Context()); err != nil {
 		s.Log.Warn("not ready", "error", err)
+		w.Header().Set("Retry-After", "1")
 		http.Error(w, "database unreachable", http.StatusServiceUnavailable)
 		return
 	}
@@ -37,6 +38,7 @@ type Metrics struct {
 	short    prometheus.Counter
 
 	deliveries *prometheus.CounterVec
+	shed       *prometheus.CounterVec
 }
 
 func (m *Metrics) ready() {
@@ -48,7 +50,9 @@ func (m *Metrics) ready() {
 			Help: "Events from Stripe by who brought them, and whether they were new."}, []string{"origin", "new"})
 		m.deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lockstep_outbound_deliveries_total",
 			Help: "Tries to deliver an event to an endpoint by outcome: delivered, retry, failed (given up), disabled (with its endpoint)."}, []string{"outcome"})
-		m.registry.MustRegister(m.debits, m.events, m.deliveries, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.shed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lockstep_shed_total",
+			Help: "Requests refused because too many were at work, by room; connections closed because too many were open."}, []string{"room"})
+		m.registry.MustRegister(m.debits, m.events, m.deliveries, m.shed, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		m.booked, m.short = m.debits.WithLabelValues("booked"), m.debits.WithLabelValues(string(ledger.CodeInsufficient))
 	})
 }

@@ -105,7 +105,7 @@ func (s *Server) everybodys() map[string]http.Handler {
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range s.table() {
-		mux.Handle(r.pattern, s.api(r.scope, r.handle))
+		mux.Handle(r.pattern, s.api(r.scope, s.rooms.of(r.pattern), r.handle))
 	}
 	for pattern, h := range s.everybodys() {
 		mux.Handle(pattern, h)

@@ -6,6 +6,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
+	"sync/atomic"
 
 	"lockstep/ledger"
 	"lockstep/stripeutil"
@@ -38,12 +40,34 @@ type Server struct {
 	// MetricsElsewhere says that the metrics have an address of their own and are not served here.
 	MetricsElsewhere bool
 
-	keys    keyCache
-	metrics Metrics
+	keys        keyCache
+	metrics     Metrics
+	ready       sync.Once
+	rooms       *rooms
+	connections atomic.Int64 // open
+	complaints  complaints
 }
 
 // Handler is the whole service.
-func (s *Server) Handler() http.Handler { return s.routes() }
+func (s *Server) Handler() http.Handler {
+	s.prepare()
+	return s.routes()
+}
 
 // MetricsHandler serves what the service counts, for Prometheus.
-func (s *Server) MetricsHandler() http.Handler { return s.metrics.handler() }
+func (s *Server) MetricsHandler() http.Handler {
+	s.prepare()
+	return s.metrics.handler()
+}
+
+// prepare makes the rooms, by the connections that there are to the database.
+func (s *Server) prepare() {
+	s.ready.Do(func() {
+		connections := 0
+		if s.Ledger != nil {
+			connections = s.Ledger.Connections()
+		}
+		s.rooms = newRooms(&s.metrics, connections)
+		s.metrics.registry.MustRegister(s)
+	})
+}

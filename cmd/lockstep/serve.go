@@ -147,6 +147,7 @@ func (g *gateway) run(ctx context.Context, started func(*gateway, net.Addr) erro
 	defer func() { stopWork(); <-workDone }()
 
 	srv := newHTTPServer(g.server.Handler(), g.log)
+	srv.ConnState = g.server.ConnState
 	failed := make(chan error, 2)
 	go func() { failed <- srv.Serve(listener) }()
 	stopMetrics, err := g.serveMetrics(failed)
