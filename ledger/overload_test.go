@@ -45,7 +45,7 @@ func bookedOnce(t *testing.T, l *ledger.Ledger, customer string, keys []string, 
 	for _, key := range keys {
 		_, replayed, err := debit(t, l, customer, "0.01", key)
 		if err != nil || acknowledged[key] && !replayed {
-			t.Errorf("%s again: replayed %v (acknowledged before: %v), %v", key, replayed, acknowledged[key], err)
+			t.Fatalf("%s again: replayed %v (acknowledged before: %v), %v", key, replayed, acknowledged[key], err)
 		}
 	}
 	var entries, different int
