@@ -55,8 +55,8 @@ func newRooms(m *Metrics, connections int) *rooms {
 	}
 	r := &rooms{
 		usage:    room("usage", 2048, 0, 0),
-		batch:    room("batch", 32, time.Second, 0),
-		books:    room("books", max(2, connections*3/4), time.Second, bookTime),
+		batch:    room("batch", 32, 250*time.Millisecond, 0),
+		books:    room("books", max(2, connections*3/4), 500*time.Millisecond, bookTime),
 		stripe:   room("stripe", 64, time.Second, 0),
 		reports:  room("reports", 8, time.Second, 0),
 		keys:     room("keys", 2, time.Second, bookTime),
@@ -119,9 +119,9 @@ func (r *room) full() error {
 	return r.refusal
 }
 
-// maxConnections bounds the open connections to the service, of which each costs some kilobytes and a file; past it a
-// new one is closed before anything was read from it.
-const maxConnections = 10_000
+// maxConnections bounds the open connections to the service, of which each costs up to a hundred kilobytes and a file;
+// past it a new one is closed before anything was read from it.
+const maxConnections = 5000
 
 // ConnState is for the http.Server: it keeps the number of open connections within bounds.
 func (s *Server) ConnState(conn net.Conn, state http.ConnState) {

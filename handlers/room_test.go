@@ -301,6 +301,36 @@ func TestFailuresDoNotFloodTheLog(t *testing.T) {
 	}
 }
 
+// A key in use is renewed by one call, long before it has to be; a revoked one, and one that can't be looked up in time,
+// is believed for no longer than keyLife.
+func TestKeysAreRenewedByOne(t *testing.T) {
+	t.Parallel()
+	var c keyCache
+	hash := ledger.HashKey("x")
+	if _, ok, renew := c.get(hash); ok || renew {
+		t.Error("a key that nobody has seen")
+	}
+	c.put(hash, ledger.APIKey{ID: "key_1"})
+	if _, ok, renew := c.get(hash); !ok || renew {
+		t.Error("a fresh one")
+	}
+	age := func(by time.Duration) {
+		k := c.keys[hash]
+		c.keys[hash] = cachedKey{k.key, k.until.Add(-by), k.renew.Add(-by)}
+	}
+	age(keyLife/2 + time.Millisecond)
+	if k, ok, renew := c.get(hash); !ok || !renew || k.ID != "key_1" {
+		t.Error("the first after half of its life")
+	}
+	if _, ok, renew := c.get(hash); !ok || renew {
+		t.Error("the second")
+	}
+	age(keyLife / 2)
+	if _, ok, _ := c.get(hash); ok {
+		t.Error("one too old is believed")
+	}
+}
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
