@@ -86,6 +86,10 @@ func (s *Server) open(handle func(*call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{w: w, r: r, id: newRequestID()}
 		w.Header()["Request-Id"] = []string{c.id}
+		if s.stopping.Load() {
+			s.called.Store(time.Now().UnixNano())
+			w.Header().Set("Connection", "close")
+		}
 		if err := handle(c); err != nil {
 			s.respondError(c, err)
 		}

@@ -19,6 +19,10 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 
 // readyz says that the database answers and takes writes; its schema was brought up to date before the service started.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	if s.stopping.Load() {
+		http.Error(w, "stopping", http.StatusServiceUnavailable)
+		return
+	}
 	if err := s.Ledger.Ready(r.Context()); err != nil {
 		s.Log.Warn("not ready", "error", err)
 		w.Header().Set("Retry-After", "1")

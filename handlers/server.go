@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"lockstep/ledger"
 	"lockstep/stripeutil"
@@ -45,6 +46,8 @@ type Server struct {
 	ready       sync.Once
 	rooms       *rooms
 	connections atomic.Int64 // open
+	stopping    atomic.Bool
+	called      atomic.Int64 // when the last call came since stopping, in Unix nanoseconds
 	complaints  complaints
 }
 
@@ -58,6 +61,24 @@ func (s *Server) Handler() http.Handler {
 func (s *Server) MetricsHandler() http.Handler {
 	s.prepare()
 	return s.metrics.handler()
+}
+
+// How long Drain waits: until no call has come for quietTime, and at most drainTime.
+const (
+	quietTime = 100 * time.Millisecond
+	drainTime = 2 * time.Second
+)
+
+// Drain has each answer from now on close its connection, and returns when the busy ones are closed. Call it when no new
+// connection is taken any more, before http.Server.Shutdown: that closes what is idle, and a call that comes in this very
+// moment would be done and not answered.
+func (s *Server) Drain() {
+	begun := time.Now()
+	s.called.Store(begun.UnixNano())
+	s.stopping.Store(true)
+	for now := begun; now.Sub(begun) < drainTime && now.Sub(time.Unix(0, s.called.Load())) < quietTime; now = time.Now() {
+		time.Sleep(quietTime / 5)
+	}
 }
 
 // prepare makes the rooms, by the connections that there are to the database.

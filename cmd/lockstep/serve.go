@@ -169,6 +169,8 @@ func (g *gateway) run(ctx context.Context, started func(*gateway, net.Addr) erro
 	case <-ctx.Done():
 	}
 	g.log.Info("stopping")
+	_ = listener.Close()
+	g.server.Drain()
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	return srv.Shutdown(stopCtx)
