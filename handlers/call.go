@@ -34,9 +34,16 @@ type call struct {
 	done bool   // an answer was begun
 
 	query url.Values // only what the route takes
+
+	bounded context.Context // the request's with the end of its time; nil: the request's own
 }
 
-func (c *call) ctx() context.Context { return c.r.Context() }
+func (c *call) ctx() context.Context {
+	if c.bounded != nil {
+		return c.bounded
+	}
+	return c.r.Context()
+}
 
 // processTag makes request ids of different processes differ.
 var processTag = func() string { return rand.Text()[:10] }()
@@ -47,8 +54,8 @@ func newRequestID() string {
 	return "req_" + processTag + strconv.FormatUint(requestCount.Add(1), 36)
 }
 
-// api is a route under /v1: it needs a key with the scope.
-func (s *Server) api(scope string, handle func(*call) error) http.Handler {
+// api is a route under /v1: it needs a key with the scope, and a place in its room.
+func (s *Server) api(scope string, room *room, handle func(*call) error) http.Handler {
 	return s.open(func(c *call) error {
 		if err := s.authorize(c, scope); err != nil {
 			return err
@@ -56,8 +63,22 @@ func (s *Server) api(scope string, handle func(*call) error) http.Handler {
 		if err := c.readQuery(queries[c.r.Pattern]); err != nil {
 			return err
 		}
-		return handle(c)
+		return c.within(room, handle)
 	})
+}
+
+// within works in a room.
+func (c *call) within(room *room, work func(*call) error) error {
+	if err := room.enter(c.ctx()); err != nil {
+		return err
+	}
+	defer room.leave()
+	if room.limit > 0 {
+		bounded, cancel := context.WithTimeout(c.ctx(), room.limit)
+		defer func() { c.bounded = nil; cancel() }()
+		c.bounded = bounded
+	}
+	return work(c)
 }
 
 // open is a route for everybody.
@@ -65,6 +86,10 @@ func (s *Server) open(handle func(*call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{w: w, r: r, id: newRequestID()}
 		w.Header()["Request-Id"] = []string{c.id}
+		if s.stopping.Load() {
+			s.called.Store(time.Now().UnixNano())
+			w.Header().Set("Connection", "close")
+		}
 		if err := handle(c); err != nil {
 			s.respondError(c, err)
 		}

@@ -17,10 +17,15 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok\n"))
 }
 
-// readyz says that the database answers; its schema was brought up to date before the service started.
+// readyz says that the database answers and takes writes; its schema was brought up to date before the service started.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	if s.stopping.Load() {
+		http.Error(w, "stopping", http.StatusServiceUnavailable)
+		return
+	}
 	if err := s.Ledger.Ready(r.Context()); err != nil {
 		s.Log.Warn("not ready", "error", err)
+		w.Header().Set("Retry-After", "1")
 		http.Error(w, "database unreachable", http.StatusServiceUnavailable)
 		return
 	}
@@ -38,6 +43,7 @@ type Metrics struct {
 
 	deliveries *prometheus.CounterVec
 	flushes    prometheus.Counter
+	shed       *prometheus.CounterVec
 }
 
 func (m *Metrics) ready() {
@@ -51,7 +57,9 @@ func (m *Metrics) ready() {
 			Help: "Tries to deliver an event to an endpoint by outcome: delivered, retry, failed (given up), disabled (with its endpoint)."}, []string{"outcome"})
 		m.flushes = prometheus.NewCounter(prometheus.CounterOpts{Name: "lockstep_mirror_flushes_total",
 			Help: "Balance transactions posted to Stripe, by which the balance there follows the ledger."})
-		m.registry.MustRegister(m.debits, m.events, m.deliveries, m.flushes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.shed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lockstep_shed_total",
+			Help: "Requests refused because too many were at work, by room; connections closed because too many were open."}, []string{"room"})
+		m.registry.MustRegister(m.debits, m.events, m.deliveries, m.flushes, m.shed, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		m.booked, m.short = m.debits.WithLabelValues("booked"), m.debits.WithLabelValues(string(ledger.CodeInsufficient))
 	})
 }

@@ -54,6 +54,9 @@ func (s *Server) once(c *call, key string, bucket int16, request []string, make 
 	if err != nil {
 		return err
 	}
+	if passing, ok := v.(unkept); ok {
+		return c.send(status, passing)
+	}
 	body, ready := v.(json.RawMessage) // a batch's answer is long, and is JSON already
 	if !ready {
 		if body, err = encode(v); err != nil {
@@ -70,6 +73,10 @@ func (s *Server) once(c *call, key string, bucket int16, request []string, make 
 	}
 	return c.send(status, body)
 }
+
+// unkept is an answer that is not kept under its key: something of it failed in a way that passes, and the same request
+// is to be tried again.
+type unkept json.RawMessage
 
 // replay sends the first answer again.
 func (c *call) replay(status int, body string) error {

@@ -3,6 +3,8 @@ package handlers
 import (
 	"errors"
 	"net/http"
+	"sync"
+	"time"
 
 	"lockstep/ledger"
 	"lockstep/stripeutil"
@@ -49,6 +51,7 @@ var answers = map[ledger.Code]struct {
 	ledger.CodeTopupInFlight: {http.StatusConflict, "conflict"},
 	ledger.CodeState:         {http.StatusConflict, "conflict"},
 	ledger.CodeKeyReused:     {http.StatusUnprocessableEntity, "idempotency_error"},
+	ledger.CodeRateLimited:   {http.StatusTooManyRequests, "rate_limit_error"},
 	ledger.CodeUnavailable:   {http.StatusServiceUnavailable, "api_error"},
 }
 
@@ -77,9 +80,9 @@ type ruleState struct {
 func (s *Server) respondError(c *call, err error) {
 	status, body := s.explain(c, err)
 	if status >= 500 {
-		s.Log.Error("request failed", "request", c.id, "method", c.r.Method, "path", c.r.URL.Path, "status", status, "error", err)
+		s.complain("request failed", "request", c.id, "method", c.r.Method, "path", c.r.URL.Path, "status", status, "error", err)
 	}
-	if status == http.StatusServiceUnavailable {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		c.w.Header().Set("Retry-After", "1")
 	}
 	if !c.done {
@@ -125,10 +128,46 @@ func (s *Server) explain(c *call, err error) (int, errorBody) {
 	}
 }
 
-// explainInsufficient says beside a refusal for lack of credit what there is and whether more is coming.
+// complaints counts what was logged of failures in this second: while the database is away each call fails, and a log
+// that says so thousands of times a second helps nobody.
+type complaints struct {
+	mu           sync.Mutex
+	second       int64
+	said, unsaid int
+}
+
+const complaintsPerSecond = 10
+
+// complain logs a failure, unless there were many in this second already.
+func (s *Server) complain(message string, facts ...any) {
+	p := &s.complaints
+	p.mu.Lock()
+	if now := time.Now().Unix(); now != p.second {
+		p.second, p.said = now, 0
+	}
+	p.said++
+	if p.said > complaintsPerSecond {
+		p.unsaid++
+		p.mu.Unlock()
+		return
+	}
+	if p.unsaid > 0 {
+		facts = append(facts, "not_logged_before", p.unsaid)
+		p.unsaid = 0
+	}
+	p.mu.Unlock()
+	s.Log.Error(message, facts...)
+}
+
+// explainInsufficient says beside a refusal for lack of credit what there is and, where the books can be asked, whether
+// more is coming.
 func (s *Server) explainInsufficient(c *call, r *ledger.Refusal, b *errorBody) {
 	available, required := ledger.FormatSteps(r.Available, r.Scale), ledger.FormatSteps(r.Required, r.Scale)
 	b.Available, b.Required = &available, &required
+	_ = c.within(s.rooms.books, func(c *call) error { s.explainRule(c, r, b); return nil })
+}
+
+func (s *Server) explainRule(c *call, r *ledger.Refusal, b *errorBody) {
 	w, err := s.Ledger.Wallet(c.ctx(), r.Wallet)
 	if err != nil {
 		return

@@ -109,7 +109,7 @@ func (s *Server) routes() http.Handler {
 		all.Handle(pattern, h)
 	}
 	for _, r := range s.table() {
-		handle(r.pattern, s.api(r.scope, r.handle))
+		handle(r.pattern, s.api(r.scope, s.rooms.of(r.pattern), r.handle))
 	}
 	for pattern, h := range s.everybodys() {
 		handle(pattern, h)

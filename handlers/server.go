@@ -6,6 +6,9 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"lockstep/ledger"
 	"lockstep/stripeutil"
@@ -40,12 +43,54 @@ type Server struct {
 	// MetricsElsewhere says that the metrics have an address of their own and are not served here.
 	MetricsElsewhere bool
 
-	keys    keyCache
-	metrics Metrics
+	keys        keyCache
+	metrics     Metrics
+	ready       sync.Once
+	rooms       *rooms
+	connections atomic.Int64 // open
+	stopping    atomic.Bool
+	called      atomic.Int64 // when the last call came since stopping, in Unix nanoseconds
+	complaints  complaints
 }
 
 // Handler is the whole service.
-func (s *Server) Handler() http.Handler { return s.routes() }
+func (s *Server) Handler() http.Handler {
+	s.prepare()
+	return s.routes()
+}
 
 // MetricsHandler serves what the service counts, for Prometheus.
-func (s *Server) MetricsHandler() http.Handler { return s.metrics.handler(s) }
+func (s *Server) MetricsHandler() http.Handler {
+	s.prepare()
+	return s.metrics.handler(s)
+}
+
+// How long Drain waits: until no call has come for quietTime, and at most drainTime.
+const (
+	quietTime = 100 * time.Millisecond
+	drainTime = 2 * time.Second
+)
+
+// Drain has each answer from now on close its connection, and returns when the busy ones are closed. Call it when no new
+// connection is taken any more, before http.Server.Shutdown: that closes what is idle, and a call that comes in this very
+// moment would be done and not answered.
+func (s *Server) Drain() {
+	begun := time.Now()
+	s.called.Store(begun.UnixNano())
+	s.stopping.Store(true)
+	for now := begun; now.Sub(begun) < drainTime && now.Sub(time.Unix(0, s.called.Load())) < quietTime; now = time.Now() {
+		time.Sleep(quietTime / 5)
+	}
+}
+
+// prepare makes the rooms, by the connections that there are to the database.
+func (s *Server) prepare() {
+	s.ready.Do(func() {
+		connections := 0
+		if s.Ledger != nil {
+			connections = s.Ledger.Connections()
+		}
+		s.rooms = newRooms(&s.metrics, connections)
+		s.metrics.registry.MustRegister(s)
+	})
+}

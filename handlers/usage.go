@@ -134,7 +134,11 @@ func (s *Server) postUsageBatch(c *call) error {
 		return err
 	}
 	return s.once(c, key, ledger.BucketOfKey(key), []string{string(body)}, func(ledger.Once) (int, any, error) {
-		return http.StatusOK, s.bookBatch(c, events, key), nil
+		answer, failed := s.bookBatch(c, events, key)
+		if failed > 0 {
+			return http.StatusOK, unkept(answer), nil
+		}
+		return http.StatusOK, answer, nil
 	})
 }
 
@@ -171,8 +175,9 @@ func batchOf(body string) ([]batchEvent, error) {
 }
 
 // bookBatch books events, each of which stands alone. Under a key of the whole batch each event without
-// one of its own gets one from its place, so that a batch that was cut off books nothing twice.
-func (s *Server) bookBatch(c *call, events []batchEvent, batchKey string) json.RawMessage {
+// one of its own gets one from its place, so that a batch that was cut off books nothing twice. failed counts the events
+// that were refused for now: the same batch, sent again, books them and answers the others as before.
+func (s *Server) bookBatch(c *call, events []batchEvent, batchKey string) (answer json.RawMessage, failed int) {
 	outcomes := make([]ledger.DebitResult, len(events))
 	inputs, places := make([]ledger.DebitInput, 0, len(events)), make([]int, 0, len(events))
 	for i := range events {
@@ -208,8 +213,10 @@ func (s *Server) bookBatch(c *call, events []batchEvent, batchKey string) json.R
 			continue
 		}
 		status, b := s.explain(c, o.Err)
-		if status >= 500 {
-			s.Log.Error("event of a batch failed", "request", c.id, "event", i, "error", o.Err)
+		if status >= 500 || status == http.StatusTooManyRequests {
+			if failed++; failed == 1 {
+				s.complain("event of a batch failed", "request", c.id, "event", i, "error", o.Err)
+			}
 		}
 		one, err := json.Marshal(map[string]errorBody{"error": b})
 		if err != nil { // errorBody has nothing that can't be encoded
@@ -219,7 +226,7 @@ func (s *Server) bookBatch(c *call, events []batchEvent, batchKey string) json.R
 	}
 	body := append([]byte(`{"object":"usage_batch","accepted":`), strconv.Itoa(accepted)...)
 	body = append(append(body, `,"rejected":`...), strconv.Itoa(len(outcomes)-accepted)...)
-	return append(append(append(body, `,"data":[`...), data...), "]}\n"...)
+	return append(append(append(body, `,"data":[`...), data...), "]}\n"...), failed
 }
 
 // appendDebit writes a debit's JSON by hand: it is written once for each usage event, and again, to the

@@ -23,7 +23,8 @@ func (s *Server) postWebhook(c *call) error {
 	if err != nil {
 		return invalid("", "the event can't be read: "+err.Error())
 	}
-	if err := s.StoreEvent(c.ctx(), e, body, "webhook"); err != nil {
+	err = c.within(s.rooms.webhooks, func(c *call) error { return s.StoreEvent(c.ctx(), e, body, "webhook") })
+	if err != nil {
 		return err
 	}
 	return c.send(http.StatusOK, []byte("{\"received\":true}\n"))

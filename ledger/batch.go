@@ -19,8 +19,15 @@ import (
 const (
 	// laneBatch bounds one transaction.
 	laneBatch = 2048
-	// laneQueue bounds what waits; past it a caller is told to come back.
+	// laneQueue bounds how many calls wait, about a second's work; past it a caller is told to come back.
 	laneQueue = 16384
+	// laneWait bounds for how long they wait. A lane that has been at one batch for longer takes no more calls.
+	laneWait = 3 * time.Second
+	// laneTime bounds how long a batch that failed as a whole is tried call by call.
+	laneTime = 4 * time.Second
+	// laneLocked is how long a customer whose wallet somebody kept locked is not tried again: each try holds up the
+	// lane's other customers.
+	laneLocked = 5 * time.Second
 )
 
 // debitCall is one debit on its way through a lane.
@@ -30,6 +37,7 @@ type debitCall struct {
 	seen    bool      // its key was used lately
 	amount  int64     // steps, once the wallet is known
 	wallets []*Wallet // that may pay it, in the order in which they are asked
+	since   time.Time // when it was put into the lane
 	result  DebitResult
 	done    chan struct{}
 }
@@ -39,10 +47,12 @@ type lane struct {
 	mu     sync.Mutex
 	some   sync.Cond
 	queue  []*debitCall
+	busy   time.Time // since when it has been at its batch; zero while there is none
 	closed bool
 	ended  chan struct{}
 	conn   *laneConn
 	memory memory
+	locked map[Ref]time.Time // customers that are not tried until then
 }
 
 func newLane(l *Ledger) *lane {
@@ -54,15 +64,71 @@ func newLane(l *Ledger) *lane {
 
 func (l *Ledger) laneOf(bucket int16) *lane { return l.lanes[int(bucket)%len(l.lanes)] }
 
+// put hands a call to the lane, or refuses it: better at once than after a wait.
 func (ln *lane) put(c *debitCall) error {
+	c.since = time.Now()
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
-	if ln.closed || len(ln.queue) >= laneQueue {
-		return refuse(CodeUnavailable, "", "too much is waiting to be written; nothing was booked, try again shortly")
+	switch {
+	case ln.closed:
+		return refuse(CodeUnavailable, "", "the service is stopping; nothing was booked, send it again")
+	case !ln.busy.IsZero() && c.since.Sub(ln.busy) > laneWait:
+		return tooSlow()
+	case len(ln.queue) >= laneQueue:
+		return refuse(CodeRateLimited, "", "more debits are waiting than can be written soon; nothing was booked, send it again after Retry-After")
 	}
 	ln.queue = append(ln.queue, c)
 	ln.some.Signal()
 	return nil
+}
+
+func tooSlow() error {
+	return refuse(CodeUnavailable, "", "the database is too slow at the moment; nothing was booked, send it again after Retry-After")
+}
+
+// clear refuses the calls that have waited for too long.
+func (ln *lane) clear(now time.Time) {
+	ln.mu.Lock()
+	n := 0
+	for n < len(ln.queue) && now.Sub(ln.queue[n].since) > laneWait {
+		n++
+	}
+	late := ln.first(n)
+	ln.mu.Unlock()
+	for _, c := range late {
+		c.result = DebitResult{Err: tooSlow()}
+		c.done <- struct{}{}
+	}
+}
+
+// clearLanes clears the lanes all the time: a lane that hangs on the database can't do it itself.
+func (l *Ledger) clearLanes() {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.closed:
+			return
+		case now := <-tick.C:
+			for _, ln := range l.lanes {
+				ln.clear(now)
+			}
+		}
+	}
+}
+
+// Load says how much waits in the lanes: how many debits, and for how long the first of them.
+func (l *Ledger) Load() (waiting int, oldest time.Duration) {
+	now := time.Now()
+	for _, ln := range l.lanes {
+		ln.mu.Lock()
+		waiting += len(ln.queue)
+		if len(ln.queue) > 0 {
+			oldest = max(oldest, now.Sub(ln.queue[0].since))
+		}
+		ln.mu.Unlock()
+	}
+	return waiting, oldest
 }
 
 func (ln *lane) close() {
@@ -81,9 +147,11 @@ func (ln *lane) run() {
 			ln.drop()
 			return
 		}
-		rest, err := ln.fenced(batch)
+		open := ln.unlocked(batch)
+		rest, err := ln.fenced(open)
 		if err != nil {
-			ln.l.log.Error("debits of unknown outcome", "calls", len(batch)-len(rest), "error", err)
+			ln.l.log.Error("debits of unknown outcome", "calls", len(open)-len(rest), "error", err)
+			ln.l.watch.heard(err)
 		}
 		if len(rest) > 0 {
 			ln.serve(rest)
@@ -98,19 +166,50 @@ func (ln *lane) run() {
 func (ln *lane) take() []*debitCall {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
+	ln.busy = time.Time{}
 	for len(ln.queue) == 0 {
 		if ln.closed {
 			return nil
 		}
 		ln.some.Wait()
 	}
-	n := min(len(ln.queue), laneBatch)
+	ln.busy = time.Now()
+	return ln.first(min(len(ln.queue), laneBatch))
+}
+
+// first takes the first n calls out of the queue.
+func (ln *lane) first(n int) []*debitCall {
+	if n == 0 {
+		return nil
+	}
 	batch := make([]*debitCall, n)
 	copy(batch, ln.queue)
 	rest := copy(ln.queue, ln.queue[n:])
 	clear(ln.queue[rest:])
 	ln.queue = ln.queue[:rest]
 	return batch
+}
+
+// unlocked refuses the calls of customers who are not to be tried yet, and answers the others.
+func (ln *lane) unlocked(batch []*debitCall) []*debitCall {
+	if len(ln.locked) == 0 {
+		return batch
+	}
+	now, open := time.Now(), make([]*debitCall, 0, len(batch))
+	for _, c := range batch {
+		until, locked := ln.locked[c.ref]
+		if locked && now.Before(until) {
+			c.result = DebitResult{Err: lockedOut()}
+			continue
+		}
+		delete(ln.locked, c.ref)
+		open = append(open, c)
+	}
+	return open
+}
+
+func lockedOut() error {
+	return refuse(CodeUnavailable, "", "the customer's wallets are locked by something else; nothing was booked, send it again after Retry-After")
 }
 
 // serve gives every call of the batch its result. One bad call never spoils its neighbours: when the
@@ -121,19 +220,43 @@ func (ln *lane) serve(batch []*debitCall) {
 		return
 	}
 	if ln.alone(err) && len(batch) > 1 {
-		for _, c := range batch {
-			ln.serve([]*debitCall{c})
-		}
+		ln.serveAlone(batch)
 		return
 	}
 	// A key that another process booked between our look and our write is found by the next look.
 	for try := 1; (passing(err) || violates(err, "entries_key")) && try < transactionTries; try++ {
 		err = ln.commit(batch)
 	}
+	var pe *pq.Error
+	if errors.As(err, &pe) && pe.Code == "55P03" && len(batch) == 1 { // lock_not_available
+		if ln.locked == nil || len(ln.locked) >= memoryLimit {
+			ln.locked = make(map[Ref]time.Time)
+		}
+		ln.locked[batch[0].ref] = time.Now().Add(laneLocked)
+		err = lockedOut()
+	}
 	if err != nil {
 		ln.l.log.Error("debits not booked", "calls", len(batch), "error", err)
+		ln.l.watch.heard(err)
 		for _, c := range batch {
 			c.result = DebitResult{Err: fmt.Errorf("debit: %w", err)}
+		}
+	}
+}
+
+// serveAlone runs the calls of a batch one by one, as long as there is time. Whose wallets are locked is found only by
+// waiting for them, and not tried twice.
+func (ln *lane) serveAlone(batch []*debitCall) {
+	until := time.Now().Add(laneTime)
+	for i := range batch {
+		if time.Now().After(until) {
+			for _, late := range batch[i:] {
+				late.result = DebitResult{Err: tooSlow()}
+			}
+			return
+		}
+		if one := ln.unlocked(batch[i : i+1]); len(one) > 0 {
+			ln.serve(one)
 		}
 	}
 }
@@ -193,7 +316,7 @@ type laneConn struct {
 // laneSettings make the planner walk indexes for a batch's few rows, whatever it thinks of an array's
 // length, and bound how long a batch can wait.
 const laneSettings = `set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off;
-	set plan_cache_mode = force_generic_plan; set statement_timeout = '20s'; set lock_timeout = '10s'`
+	set plan_cache_mode = force_generic_plan; set statement_timeout = '4s'; set lock_timeout = '1s'`
 
 func (ln *lane) connection() (*laneConn, error) {
 	if ln.conn != nil {
@@ -201,7 +324,7 @@ func (ln *lane) connection() (*laneConn, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	raw, err := ln.l.db.Connx(ctx)
+	raw, err := ln.l.laneDB.Connx(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ const (
 	CodeTopupInFlight Code = "topup_in_flight"
 	CodeState         Code = "state_conflict"
 	CodeKeyReused     Code = "idempotency_key_reused"
+	CodeRateLimited   Code = "rate_limited"
 	CodeUnavailable   Code = "unavailable"
 )
 

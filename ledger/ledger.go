@@ -25,7 +25,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +38,7 @@ type Options struct {
 	URL          string           // postgres://…
 	DefaultAsset string           // of the wallet that each customer has from the start; "" is usd
 	Lanes        int              // writers that gather debits into one commit; 0 is 2, right for two cores
-	Connections  int              // most connections beside the lanes' own; 0 is 16
+	Connections  int              // most connections beside the lanes' own and one to watch the database; 0 is 16
 	Now          func() time.Time // nil is time.Now
 	Logger       *slog.Logger     // nil discards
 	Pages        bool             // a charge that needs the customer's authentication gets a page on which they pay
@@ -53,6 +52,8 @@ type Options struct {
 // work on one database.
 type Ledger struct {
 	db           *sqlx.DB
+	laneDB       *sqlx.DB // the lanes' own, so that no other work keeps a connection from them
+	watch        *watch
 	clock        func() time.Time
 	log          *slog.Logger
 	defaultAsset string
@@ -72,7 +73,7 @@ type Ledger struct {
 	types        atomic.Pointer[rowTypes]
 	looks        chan *look
 	lookers      sync.WaitGroup
-	closing      chan struct{} // closed when no more looks are served
+	closed       chan struct{}
 }
 
 // Ref names a customer and the bucket that the customer's rows are in.
@@ -83,14 +84,10 @@ type Ref struct {
 
 // Open connects to the database, whose schema must be up to date, and starts the lanes.
 func Open(ctx context.Context, o Options) (*Ledger, error) {
-	db, err := Connect(ctx, o.URL)
-	if err != nil {
-		return nil, err
-	}
 	l := &Ledger{
-		db: db, clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset, pages: o.Pages,
+		clock: o.Now, log: o.Logger, defaultAsset: o.DefaultAsset, pages: o.Pages,
 		topupsDue: make(chan struct{}, 1), eventsDue: make(chan struct{}, 1), deliveries: make(chan struct{}, 1), render: o.Render,
-		slow: make(chan struct{}, slowLooks), looks: make(chan *look, lookQueue), closing: make(chan struct{}),
+		slow: make(chan struct{}, slowLooks), looks: make(chan *look, lookQueue), closed: make(chan struct{}),
 	}
 	if l.render == nil {
 		l.render = renderBare
@@ -111,29 +108,60 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	if connections == 0 {
 		connections = 16
 	}
-	db.SetMaxOpenConns(connections + lanes)
-	db.SetMaxIdleConns(connections + lanes)
+	if err := l.connect(ctx, o.URL, connections, lanes); err != nil {
+		return nil, err
+	}
 	for range lanes {
 		l.lanes = append(l.lanes, newLane(l))
 	}
 	for range lookers {
 		l.lookers.Go(l.look)
 	}
+	go l.clearLanes()
 	return l, nil
+}
+
+// connect opens the pools, and has them watched.
+func (l *Ledger) connect(ctx context.Context, url string, connections, lanes int) (err error) {
+	l.watch = newWatch(l.log)
+	if l.db, err = connect(ctx, url, l.watch.dialer(networkDeadline)); err != nil {
+		return err
+	}
+	l.db.SetMaxOpenConns(connections)
+	l.db.SetMaxIdleConns(connections)
+	if l.laneDB, err = connect(ctx, url, l.watch.dialer(laneDeadline)); err == nil {
+		l.laneDB.SetMaxOpenConns(lanes)
+		l.laneDB.SetMaxIdleConns(lanes)
+		if err = l.watch.begin(url); err == nil {
+			return nil
+		}
+		_ = l.laneDB.Close()
+	}
+	_ = l.db.Close()
+	return err
 }
 
 // Close waits for the debits that were accepted, then lets go of the database.
 func (l *Ledger) Close() error {
+	select {
+	case <-l.closed:
+		return nil
+	default:
+	}
 	for _, lane := range l.lanes {
 		lane.close()
 	}
-	close(l.closing)
+	close(l.closed)
 	l.lookers.Wait()
-	return l.db.Close()
+	return errors.Join(l.watch.close(), l.laneDB.Close(), l.db.Close())
 }
 
-// Ready reports whether the database answers.
-func (l *Ledger) Ready(ctx context.Context) error { return l.db.PingContext(ctx) }
+// Ready reports whether the database answers and can be written to. It waits neither for a connection that others
+// have nor for a database that has fallen silent.
+func (l *Ledger) Ready(ctx context.Context) error { return l.watch.ready(ctx) }
+
+// Connections is how many connections there are for all that the lanes do not do.
+func (l *Ledger) Connections() int { return l.db.Stats().MaxOpenConnections }
 
 // DB is the database itself, for reports and tools that only read.
 func (l *Ledger) DB() *sqlx.DB { return l.db }
@@ -141,12 +169,22 @@ func (l *Ledger) DB() *sqlx.DB { return l.db }
 // Now is the ledger's clock, in UTC and no finer than the database keeps.
 func (l *Ledger) Now() time.Time { return l.clock().UTC().Truncate(time.Microsecond) }
 
-// networkDeadline bounds one read or write on a database connection: lib/pq does not notice a network that
-// swallows packets, whatever the context says. It is longer than any statement here takes.
+// networkDeadline bounds one read or write on a database connection. It is longer than any statement here takes; a
+// database that has fallen silent is noticed sooner, by the watch.
 const networkDeadline = 60 * time.Second
+
+// laneDeadline is the same for the lanes' connections, whose statements are short.
+const laneDeadline = 10 * time.Second
+
+// dialTimeout bounds how long a connection to the database takes to be there.
+const dialTimeout = 10 * time.Second
 
 // Connect opens a pool on the database at url whose connections notice a dead network.
 func Connect(ctx context.Context, url string) (*sqlx.DB, error) {
+	return connect(ctx, url, deadlineDialer{patience: networkDeadline})
+}
+
+func connect(ctx context.Context, url string, dialer deadlineDialer) (*sqlx.DB, error) {
 	cfg, err := pq.NewConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("database url: %w", err)
@@ -156,7 +194,7 @@ func Connect(ctx context.Context, url string) (*sqlx.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database url: %w", err)
 	}
-	connector.Dialer(deadlineDialer{})
+	connector.Dialer(dialer)
 	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	if err := db.PingContext(ctx); err != nil {
@@ -164,47 +202,6 @@ func Connect(ctx context.Context, url string) (*sqlx.DB, error) {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	return db, nil
-}
-
-type deadlineDialer struct{}
-
-func (deadlineDialer) Dial(network, address string) (net.Conn, error) {
-	return deadlineDialer{}.DialTimeout(network, address, 10*time.Second)
-}
-
-func (deadlineDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
-	conn, err := net.DialTimeout(network, address, timeout)
-	if err != nil {
-		return nil, err
-	}
-	return &deadlineConn{Conn: conn}, nil
-}
-
-// deadlineConn gives every read and write its deadline, renewing it only when a good part has passed so
-// that the hot path does not pay for it.
-type deadlineConn struct {
-	net.Conn
-	read, write time.Time
-}
-
-func (c *deadlineConn) Read(b []byte) (int, error) {
-	if now := time.Now(); c.read.Sub(now) < networkDeadline/2 {
-		c.read = now.Add(networkDeadline)
-		if err := c.SetReadDeadline(c.read); err != nil {
-			return 0, err
-		}
-	}
-	return c.Conn.Read(b)
-}
-
-func (c *deadlineConn) Write(b []byte) (int, error) {
-	if now := time.Now(); c.write.Sub(now) < networkDeadline/2 {
-		c.write = now.Add(networkDeadline)
-		if err := c.SetWriteDeadline(c.write); err != nil {
-			return 0, err
-		}
-	}
-	return c.Conn.Write(b)
 }
 
 // querier runs statements in a transaction: a *sqlx.Tx, or the connection of a lane that has begun one.
@@ -249,7 +246,8 @@ func (l *Ledger) inTx(ctx context.Context, f func(*tx) error) error {
 	return err
 }
 
-func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) error {
+func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
+	defer func() { l.watch.heard(err) }()
 	raw, err := l.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return err

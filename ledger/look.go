@@ -49,7 +49,7 @@ func (l *Ledger) spendable(ctx context.Context, ref Ref) ([]*Wallet, error) {
 	case <-k.done:
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-l.closing:
+	case <-l.closed:
 		return nil, refuse(CodeUnavailable, "", "this process is stopping; try again shortly")
 	}
 	now := l.Now()
@@ -77,7 +77,7 @@ func (l *Ledger) look() {
 		select {
 		case k := <-l.looks:
 			batch = append(batch, k)
-		case <-l.closing:
+		case <-l.closed:
 			return
 		}
 		for more := true; more && len(batch) < lookAtMost; {

@@ -204,7 +204,8 @@ func TestKilledWhileMakingACustomer(t *testing.T) {
 	}
 }
 
-// Told to stop under load, the service finishes what it has accepted and answers it.
+// Told to stop under load, the service answers what it has accepted, whole, and says of each connection that it is closed;
+// what it answered is in the books once, and what it did not answer is not.
 func TestStopUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := detached(t)
@@ -213,19 +214,39 @@ func TestStopUnderLoad(t *testing.T) {
 	w.customer("acme", "1000", "")
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	cut := 0
+	acknowledged := map[string]bool{}
+	refused, cut, closed := 0, 0, 0
+	spend := func(key string) bool {
+		req, err := http.NewRequest("POST", w.base+"/v1/usage", strings.NewReader(`{"customer":"acme","amount":"0.01","idempotency_key":"`+key+`"}`))
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		req.Header.Set("Authorization", "Bearer "+w.key)
+		resp, err := client.Do(req)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		_, err = io.ReadAll(resp.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			cut++
+		}
+		if resp.Close {
+			closed++
+		}
+		if resp.StatusCode != http.StatusOK {
+			refused++
+			return false
+		}
+		acknowledged[key] = true
+		return true
+	}
 	for i := range 32 {
 		wg.Go(func() {
-			for n := 0; ; n++ {
-				_, status := w.quietly("POST", "/v1/usage", fmt.Sprintf(`{"customer":"acme","amount":"0.01","idempotency_key":"%d-%d"}`, i, n))
-				if status != http.StatusOK {
-					mu.Lock()
-					if status != 0 {
-						cut++
-					}
-					mu.Unlock()
-					return
-				}
+			for n := 0; spend(fmt.Sprint(i, "-", n)); n++ {
 			}
 		})
 	}
@@ -233,8 +254,21 @@ func TestStopUnderLoad(t *testing.T) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	wg.Wait()
 	<-p.done
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 || cut != 0 {
-		t.Errorf("exit code %d, %d requests refused\n%s", code, cut, p.log)
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 || refused != 0 || cut != 0 || closed == 0 {
+		t.Errorf("exit code %d, %d requests refused, %d answers cut, %d connections said to be closed\n%s", code, refused, cut, closed, p.log)
+	}
+	var booked []string
+	if err := w.g.ledger.DB().Select(&booked, `select key from entries where type = 'debit'`); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range booked {
+		if !acknowledged[key] {
+			t.Errorf("%s was booked and not answered", key)
+		}
+		delete(acknowledged, key)
+	}
+	for key := range acknowledged {
+		t.Errorf("%s was acknowledged and is not in the books", key)
 	}
 }
 

@@ -147,6 +147,7 @@ func (g *gateway) run(ctx context.Context, started func(*gateway, net.Addr) erro
 	defer func() { stopWork(); <-workDone }()
 
 	srv := newHTTPServer(g.server.Handler(), g.log)
+	srv.ConnState = g.server.ConnState
 	failed := make(chan error, 2)
 	go func() { failed <- srv.Serve(listener) }()
 	stopMetrics, err := g.serveMetrics(failed)
@@ -168,6 +169,8 @@ func (g *gateway) run(ctx context.Context, started func(*gateway, net.Addr) erro
 	case <-ctx.Done():
 	}
 	g.log.Info("stopping")
+	_ = listener.Close()
+	g.server.Drain()
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	return srv.Shutdown(stopCtx)

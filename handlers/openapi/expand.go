@@ -27,7 +27,7 @@ func expand(root *Object, op Operation) error {
 		}
 	}
 	if !open {
-		common("parameter_invalid", "parameter_unknown", "api_key_invalid", "scope_missing", "unavailable")
+		common("parameter_invalid", "parameter_unknown", "api_key_invalid", "scope_missing", "rate_limited", "unavailable")
 	}
 	if op.Has("requestBody") {
 		common("body_too_large")
@@ -47,7 +47,7 @@ func expand(root *Object, op Operation) error {
 		if keyed && m.Name[0] == '2' {
 			headers.Set("Idempotent-Replayed", reference("headers", "Idempotent-Replayed"))
 		}
-		if m.Name == "503" && errors.Has("unavailable") {
+		if m.Name == "503" && errors.Has("unavailable") || m.Name == "429" && errors.Has("rate_limited") {
 			headers.Set("Retry-After", reference("headers", "Retry-After"))
 		}
 		m.Value.(*Object).Set("headers", headers)

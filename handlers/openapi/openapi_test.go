@@ -24,6 +24,7 @@ x-codes:
   scope_missing: {status: 403, type: permission_error, text: common}
   body_too_large: {status: 413, type: invalid_request_error, code: parameter_invalid, text: common}
   idempotency_key_reused: {status: 422, type: idempotency_error, text: common}
+  rate_limited: {status: 429, type: rate_limit_error, text: common}
   unavailable: {status: 503, type: api_error, text: common}
 `
 	second := `
@@ -60,7 +61,7 @@ func TestExpand(t *testing.T) {
 	for _, m := range responses.Members() {
 		statuses = append(statuses, m.Name)
 	}
-	if want := []string{"201", "400", "401", "402", "403", "413", "422", "503"}; !slices.Equal(statuses, want) {
+	if want := []string{"201", "400", "401", "402", "403", "413", "422", "429", "503"}; !slices.Equal(statuses, want) {
 		t.Errorf("answers %v, want %v", statuses, want)
 	}
 	for status, want := range map[string]string{
@@ -68,6 +69,7 @@ func TestExpand(t *testing.T) {
 		"400": `"enum":["parameter_invalid","parameter_unknown"]`,
 		"402": `{"description":"` + "`card`: the card" + `","content":{"application/json":{"schema":{"allOf":[{"$ref":"#/components/schemas/Error"},{"properties":{"error":{"properties":{"type":{"enum":["card_error"]}}}}}]}}}`,
 		"413": `"code":{"enum":["parameter_invalid"]}`,
+		"429": `"Retry-After":{"$ref":"#/components/headers/Retry-After"}`,
 		"503": `"Retry-After":{"$ref":"#/components/headers/Retry-After"}`,
 	} {
 		b, err := json.Marshal(responses.In(status))
