@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -13,17 +14,19 @@ import (
 
 // The benchmark measures the gateway against a yardstick on the same PostgreSQL in the same run, since a
 // rate by itself says more of the machine than of the gateway: pgbench with one INSERT and one UPDATE a
-// transaction, then debits over HTTP, in rounds that take turns, so that whatever else the machine does
-// meets all of them. Load generator, gateway and database share the machine's cores.
+// transaction, then requests over HTTP, in rounds that take turns, so that whatever else the machine does
+// meets all of them. A case is compared with the yardstick's runs right before and after it. Load generator, gateway and
+// database share the machine's cores.
 
 // benchOptions are the command's flags.
 type benchOptions struct {
 	rounds, seconds, customers int
 	warmUp                     int // seconds, of all before the first round
-	only, json, dir            string
+	only, json, svg, dir       string
 	targets                    bool
 	grown                      bool
 	entries                    int // that the tables grow by
+	cases                      []*benchCase
 }
 
 func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
@@ -33,15 +36,19 @@ func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 	f.IntVar(&o.rounds, "rounds", 3, "how often each case is measured")
 	f.IntVar(&o.seconds, "seconds", 5, "how long each time")
 	f.IntVar(&o.customers, "customers", 10_000, "wallets that the debits are spread over")
-	f.StringVar(&o.only, "only", "", "measure only the cases with this in their `name`")
+	f.StringVar(&o.only, "only", "", "measure only the cases with this in their `name`; several with commas between")
 	f.StringVar(&o.json, "json", "", "write all figures to this `file`")
+	f.StringVar(&o.svg, "svg", "", "draw rates and latencies into this `file`")
 	f.StringVar(&o.dir, "dir", benchFolder(), "where the embedded PostgreSQL keeps its data for the time: a `folder` on a real disk")
-	f.BoolVar(&o.targets, "targets", false, "fail when a case falls short of its target")
+	f.BoolVar(&o.targets, "targets", false, "fail when a case misses its target")
 	f.BoolVar(&o.grown, "grown", false, "measure instead what a debit costs on a wallet with thousands of grants and in tables that have grown")
 	f.IntVar(&o.entries, "entries", 10_000_000, "entries that the tables grow by for -grown")
 	f.BoolVar(&quick, "quick", false, "a short run that shows that all works; its figures mean nothing")
 	f.Usage = func() {
-		fmt.Fprintln(stderr, "Measures debits over HTTP against pgbench on the same PostgreSQL: DATABASE_URL's, or one of its own.")
+		fmt.Fprintln(stderr, "Measures requests over HTTP against pgbench on the same PostgreSQL: DATABASE_URL's, or one of its own. Cases:")
+		for _, c := range benchCases {
+			fmt.Fprintf(stderr, "  %-14s%s\n", c.Name, c.About)
+		}
 		f.PrintDefaults()
 	}
 	if err := parse(f, args); err != nil {
@@ -66,16 +73,17 @@ func parseBenchFlags(args []string, stderr io.Writer) (*benchOptions, error) {
 	if o.rounds < 1 || o.seconds < 1 || o.customers < 1 || o.entries < 1 {
 		return nil, errors.New("-rounds, -seconds, -customers and -entries are at least 1")
 	}
-	if len(o.cases()) == 0 {
+	if o.grown {
+		return o, nil
+	}
+	if o.cases = chooseBenchCases(o.only); len(o.cases) == 0 {
 		return nil, fmt.Errorf("-only: no case has %q in its name", o.only)
 	}
 	return o, nil
 }
 
-// cases are those that were asked for.
-func (o *benchOptions) cases() []*benchCase {
-	return slices.DeleteFunc(slices.Clone(benchCases), func(c *benchCase) bool { return !strings.Contains(c.Name, o.only) })
-}
+// warm is how many seconds of each run are not measured.
+func (o *benchOptions) warm() int { return max(1, o.seconds/5) }
 
 // bench is the command `lockstep bench`.
 func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
@@ -93,7 +101,8 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	if report.Machine, err = describeMachine(ctx, bed); err != nil {
 		return err
 	}
-	load := &benchLoad{addr: bed.gateway.addr, key: bed.apiKey, customers: o.customers}
+	report.Unmeasured = bed.meter.missing
+	load := &benchLoad{addrs: []string{bed.gateway.addr}, key: bed.apiKey, customers: o.customers, meter: bed.meter}
 	measure := measureBench
 	if o.grown {
 		measure = measureGrown
@@ -106,12 +115,20 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	failure = errors.Join(failure, bed.gateway.stop())
 	report.Gateway = bed.gateway.usedCPU().Seconds()
 	fmt.Fprintln(stderr, "comparing the ledger with what was acknowledged")
-	if report.Books, err = verifyBench(ctx, bed.ledger, load); err != nil {
+	if failure != nil {
+		bed.mix = nil // it was not waited for
+	}
+	if report.Books, err = verifyBench(ctx, bed.ledger, load, bed.mix); err != nil {
 		return errors.Join(failure, err)
 	}
 	if failure != nil {
 		return errors.Join(failure, report.Books.err())
 	}
+	return o.publish(report, stdout)
+}
+
+// publish says what came out, in all the ways that were asked for. Figures of a run whose books are wrong are not kept.
+func (o *benchOptions) publish(report *benchReport, stdout io.Writer) error {
 	if err := report.print(stdout); err != nil {
 		return err
 	}
@@ -123,13 +140,19 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 			return err
 		}
 	}
+	if o.svg != "" {
+		if err := os.WriteFile(o.svg, report.svg(), 0o644); err != nil {
+			return err
+		}
+	}
 	if o.targets {
 		return report.missed()
 	}
 	return nil
 }
 
-// benchRound is one round of the cases: each once, the yardstick (nil) before every other one.
+// benchRound is one round of the cases: each once, the yardstick (nil) before every other one and at the end, so that
+// each case has it right before or right after, and not far on the other side.
 func benchRound(cases []*benchCase) []*benchCase {
 	var round []*benchCase
 	for i, c := range cases {
@@ -138,14 +161,21 @@ func benchRound(cases []*benchCase) []*benchCase {
 		}
 		round = append(round, c)
 	}
-	return round
+	return append(round, nil)
 }
 
 // measureBench runs the rounds and fills in the report.
 func measureBench(ctx context.Context, o *benchOptions, bed *benchBed, load *benchLoad, report *benchReport, stderr io.Writer) error {
-	warm := max(1, o.seconds/5)
-	round := benchRound(o.cases())
-	progress := newBenchProgress(stderr, o.warmUp+o.rounds*len(round)*(warm+o.seconds))
+	if slices.ContainsFunc(o.cases, func(c *benchCase) bool { return c.Mix }) {
+		load.mixed = min(o.customers, mixCustomers)
+		fmt.Fprintf(stderr, "making %d customers with cards and rules\n", load.mixed)
+		var err error
+		if bed.mix, err = makeMix(ctx, bed, load.mixed); err != nil {
+			return err
+		}
+	}
+	round := benchRound(o.cases)
+	progress := newBenchProgress(stderr, o.warmUp+o.rounds*o.secondsOf(round...))
 	defer progress.end()
 	if err := warmUpBench(ctx, o.warmUp, bed, load, progress); err != nil {
 		return err
@@ -155,40 +185,108 @@ func measureBench(ctx context.Context, o *benchOptions, bed *benchBed, load *ben
 		return err
 	}
 	report.add(nil, samples[nil])
-	for _, c := range o.cases() {
+	for _, c := range o.cases {
 		report.add(c, samples[c])
 	}
 	return nil
 }
 
+// secondsOf is how long some runs take.
+func (o *benchOptions) secondsOf(cases ...*benchCase) int {
+	seconds := len(cases) * (o.warm() + o.seconds)
+	for _, c := range cases {
+		if c != nil && c.lone() {
+			seconds += o.seconds // a client of the yardstick alone
+		}
+	}
+	return seconds
+}
+
 // benchRounds measures each case of a round as often as was asked for.
 func benchRounds(ctx context.Context, o *benchOptions, round []*benchCase, bed *benchBed, load *benchLoad, progress *benchProgress) (map[*benchCase][]benchSample, error) {
-	warm := max(1, o.seconds/5)
 	samples := make(map[*benchCase][]benchSample)
 	for n := range o.rounds {
-		for _, c := range round {
-			name := "pgbench"
+		this := make([]benchSample, len(round))
+		for i, c := range round {
+			name, t := "pgbench", benchTime{time.Duration(o.warm()) * time.Second, time.Duration(o.seconds) * time.Second, 0}
 			if c != nil {
 				name = c.Name
+				if c.HalfOf != nil {
+					peak := samples[c.HalfOf]
+					t.rate = peak[len(peak)-1].Rate / 2
+				}
 			}
-			done := progress.step(fmt.Sprintf("round %d of %d, %s", n+1, o.rounds, name), warm+o.seconds)
-			sample, err := measureBenchCase(ctx, c, bed, load, warm, o.seconds)
+			done := progress.step(fmt.Sprintf("round %d of %d, %s", n+1, o.rounds, name), o.secondsOf(c))
+			sample, err := measureBenchCase(ctx, c, bed, load, t)
 			if err != nil {
 				done("failed")
 				return nil, err
 			}
 			done(fmt.Sprintf("%.0f/s", sample.Rate))
-			samples[c] = append(samples[c], sample)
+			this[i] = sample
+			if c != nil { // the open loop asks for its peak within the round
+				samples[c] = append(samples[c], sample)
+			}
+		}
+		beside(round, this)
+		for i, c := range round {
+			if c == nil {
+				samples[nil] = append(samples[nil], this[i])
+			} else {
+				samples[c][n] = this[i]
+			}
 		}
 	}
 	return samples, nil
 }
 
-func measureBenchCase(ctx context.Context, c *benchCase, bed *benchBed, load *benchLoad, warm, seconds int) (benchSample, error) {
-	if c == nil {
-		return bed.yardstick.measure(ctx, warm, seconds)
+// beside gives each sample of a round the rate of the yardstick beside it: the mean of the last one before and the next
+// one after.
+func beside(round []*benchCase, samples []benchSample) {
+	for i, c := range round {
+		if c == nil {
+			continue
+		}
+		var rates []float64
+		for j := i; j >= 0; j-- {
+			if round[j] == nil {
+				rates = append(rates, samples[j].Rate)
+				break
+			}
+		}
+		for j := i; j < len(round); j++ {
+			if round[j] == nil {
+				rates = append(rates, samples[j].Rate)
+				break
+			}
+		}
+		samples[i].Beside = benchMedian(rates)
 	}
-	sample, err := load.run(ctx, c, time.Duration(warm)*time.Second, time.Duration(seconds)*time.Second)
+}
+
+// measureBenchCase runs a case once, or the yardstick, and leaves nothing behind for what comes after.
+func measureBenchCase(ctx context.Context, c *benchCase, bed *benchBed, load *benchLoad, t benchTime) (sample benchSample, err error) {
+	if c == nil {
+		return bed.yardstick.measure(ctx, int(t.warm/time.Second), int(t.measure/time.Second))
+	}
+	if c.lone() {
+		if sample.Commit, err = bed.yardstick.lone(ctx, c.Pause, int(t.measure/time.Second)); err != nil {
+			return sample, err
+		}
+	}
+	commit := sample.Commit
+	only := load.addrs
+	err = bed.withReplicas(ctx, c.Replicas, func(addrs []string) error {
+		load.addrs = addrs
+		sample, err = load.run(ctx, c, t)
+		return err
+	})
+	load.addrs, sample.Commit = only, commit
+	if err == nil && c.Mix {
+		var behind time.Duration
+		behind, err = bed.mix.inStep(ctx)
+		sample.Lag = behind.Seconds()
+	}
 	select {
 	case <-bed.gateway.done:
 		err = errors.Join(err, fmt.Errorf("the gateway has ended by itself: %w", bed.gateway.ended()))
@@ -200,7 +298,7 @@ func measureBenchCase(ctx context.Context, c *benchCase, bed *benchBed, load *be
 // warmUpBench runs a little of everything before anything is measured: after the checkpoint of the start
 // each page's first change is logged whole, plans and connections are not made yet, and tables are small.
 func warmUpBench(ctx context.Context, seconds int, bed *benchBed, load *benchLoad, progress *benchProgress) error {
-	round := []*benchCase{nil, benchCases[1], benchCases[4]}
+	round := []*benchCase{nil, benchPeak, benchBatch}
 	each := seconds / len(round)
 	if each == 0 {
 		return nil
@@ -209,7 +307,7 @@ func warmUpBench(ctx context.Context, seconds int, bed *benchBed, load *benchLoa
 	done := progress.step("warm-up", seconds)
 	defer func() { done(strings.Join(rates, ", ")) }()
 	for _, c := range round {
-		sample, err := measureBenchCase(ctx, c, bed, load, 1, max(1, each-1))
+		sample, err := measureBenchCase(ctx, c, bed, load, benchTime{time.Second, time.Duration(max(1, each-1)) * time.Second, 0})
 		if err != nil {
 			return err
 		}

@@ -29,8 +29,13 @@ type benchBed struct {
 	url       string // of the database, which is the benchmark's own
 	embedded  bool
 	ledger    *ledger.Ledger
+	meter     *benchMeter
 	yardstick *benchYardstick
+	sim       *stripesim.Sim
+	stripeURL string
 	gateway   *benchGateway
+	env       map[string]string // of gateways
+	mix       *benchMix         // nil where no case is about it
 	apiKey    string
 	undo      []func() error
 }
@@ -72,7 +77,10 @@ func makeBenchBed(ctx context.Context, o *benchOptions) (_ *benchBed, err error)
 	if _, err := migrations.Up(ctx, b.ledger.DB().DB); err != nil {
 		return nil, err
 	}
-	if b.yardstick, err = newBenchYardstick(ctx, b.ledger.DB(), b.url, b.dir, binDirs...); err != nil {
+	if b.meter, err = newBenchMeter(ctx, b.ledger.DB(), "/proc"); err != nil {
+		return nil, err
+	}
+	if b.yardstick, err = newBenchYardstick(ctx, b.meter, b.url, b.dir, binDirs...); err != nil {
 		return nil, err
 	}
 	if err := loadBench(ctx, b.ledger, o.customers); err != nil {
@@ -150,36 +158,64 @@ func benchDatabaseURL(server, name string) (string, error) {
 	return u.String(), nil
 }
 
-// startGateway starts a simulated Stripe in this process and the gateway in its own.
-func (b *benchBed) startGateway(ctx context.Context) error {
-	const stripeKey = "sk_test_bench"
-	sim, err := stripesim.New(stripesim.Options{SecretKey: stripeKey})
-	if err != nil {
+const (
+	benchStripeKey     = "sk_test_bench"
+	benchWebhookSecret = "whsec_bench"
+)
+
+// startGateway starts a simulated Stripe in this process and the gateway in its own. Stripe's limit is that of live mode.
+func (b *benchBed) startGateway(ctx context.Context) (err error) {
+	if b.sim, err = stripesim.New(stripesim.Options{SecretKey: benchStripeKey}); err != nil {
 		return err
 	}
-	server := httptest.NewServer(sim)
+	server := httptest.NewServer(b.sim)
 	b.undo = append(b.undo, func() error {
 		server.Close()
-		sim.Close()
+		b.sim.Close()
 		return nil
 	})
-	exe, err := os.Executable()
-	if err != nil {
-		return err
+	b.stripeURL = server.URL
+	b.env = map[string]string{
+		"DATABASE_URL":               b.url,
+		"STRIPE_SECRET_KEY":          benchStripeKey,
+		"STRIPE_API_BASE":            server.URL,
+		"STRIPE_REQUESTS_PER_SECOND": "90",
+		"STRIPE_WEBHOOK_SECRET":      benchWebhookSecret,
+		"LOCKSTEP_API_KEY":           b.apiKey,
+		"LOG_LEVEL":                  "error",
 	}
-	b.gateway, err = startBenchGateway(ctx, exe, b.dir, map[string]string{
-		"DATABASE_URL":          b.url,
-		"STRIPE_SECRET_KEY":     stripeKey,
-		"STRIPE_API_BASE":       server.URL,
-		"STRIPE_WEBHOOK_SECRET": "whsec_bench",
-		"LOCKSTEP_API_KEY":      b.apiKey,
-		"LOG_LEVEL":             "error",
-	})
-	if err != nil {
+	if b.gateway, err = b.oneMoreGateway(ctx); err != nil {
 		return err
 	}
 	b.undo = append(b.undo, b.gateway.stop)
+	b.meter.gateways = []int{b.gateway.cmd.Process.Pid}
+	b.sim.SetEndpoint(stripesim.Endpoint{URL: "http://" + b.gateway.addr + "/webhooks/stripe", Secrets: []string{benchWebhookSecret}})
 	return nil
+}
+
+func (b *benchBed) oneMoreGateway(ctx context.Context) (*benchGateway, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return startBenchGateway(ctx, exe, b.dir, b.env)
+}
+
+// withReplicas runs something while n more gateways work on the same database, and tells it where.
+func (b *benchBed) withReplicas(ctx context.Context, n int, run func(addrs []string) error) (err error) {
+	only := b.meter.gateways
+	defer func() { b.meter.gateways = only }()
+	addrs, pids := []string{b.gateway.addr}, []int{only[0]}
+	for range n {
+		g, err := b.oneMoreGateway(ctx)
+		if err != nil {
+			return fmt.Errorf("a replica: %w", err)
+		}
+		defer func() { err = errors.Join(err, g.stop()) }()
+		addrs, pids = append(addrs, g.addr), append(pids, g.cmd.Process.Pid)
+	}
+	b.meter.gateways = pids
+	return run(addrs)
 }
 
 // benchFolder is where the benchmark's own PostgreSQL keeps its data: /tmp is in memory on many systems,

@@ -12,25 +12,23 @@ import (
 	"time"
 )
 
-// benchConn is one kept-alive HTTP/1.1 connection that posts to one path. The load generator shares the
-// machine with what it measures, so it spends as little as it can: net/http's client would cost as much CPU
-// as the server's side of the same request.
+// benchConn is one kept-alive HTTP/1.1 connection. The load generator shares the machine with what it measures, so it
+// spends as little as it can: net/http's client would cost as much CPU as the server's side of the same request.
 type benchConn struct {
 	conn net.Conn
 	in   *bufio.Reader
-	head []byte // request line and headers, up to the value of Content-Length
+	head []byte // what follows the path of every request: the protocol and the headers that are always the same
 	out  []byte
 	body []byte
 }
 
-// dialBench connects to addr for posts to path with an API key.
-func dialBench(ctx context.Context, addr, path, key string) (*benchConn, error) {
+// dialBench connects to addr for requests with an API key.
+func dialBench(ctx context.Context, addr, key string) (*benchConn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	head := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: application/json\r\nContent-Length: ", path, addr, key)
+	head := fmt.Appendf(nil, " HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n", addr, key)
 	return &benchConn{conn: conn, in: bufio.NewReaderSize(conn, 8<<10), head: head}, nil
 }
 
@@ -39,13 +37,29 @@ func (c *benchConn) close() { _ = c.conn.Close() }
 // stopBy makes every read and write fail from a moment on.
 func (c *benchConn) stopBy(at time.Time) { _ = c.conn.SetDeadline(at) }
 
-// post sends a body and reads the whole answer, which is good until the next post. After an error the
+// post sends a body to a path and reads the whole answer, which is good until the next request. After an error the
 // connection is of no use any more.
-func (c *benchConn) post(body []byte) (status int, answer []byte, err error) {
-	c.out = append(c.out[:0], c.head...)
+func (c *benchConn) post(path, body []byte) (status int, answer []byte, err error) {
+	c.begin("POST ", path)
+	c.out = append(c.out, "Content-Type: application/json\r\nContent-Length: "...)
 	c.out = strconv.AppendInt(c.out, int64(len(body)), 10)
 	c.out = append(c.out, "\r\n\r\n"...)
 	c.out = append(c.out, body...)
+	return c.send()
+}
+
+// get asks for a path, as post does.
+func (c *benchConn) get(path []byte) (status int, answer []byte, err error) {
+	c.begin("GET ", path)
+	c.out = append(c.out, "\r\n"...)
+	return c.send()
+}
+
+func (c *benchConn) begin(method string, path []byte) {
+	c.out = append(append(append(c.out[:0], method...), path...), c.head...)
+}
+
+func (c *benchConn) send() (status int, answer []byte, err error) {
 	if _, err := c.conn.Write(c.out); err != nil {
 		return 0, nil, err
 	}

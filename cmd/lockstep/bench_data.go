@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,12 +14,13 @@ import (
 	"lockstep/ledger"
 )
 
-// The numbers of the customers that are alone in a case; the others count from 0.
+// The numbers of the customers that are alone in a case; the others count from 0, and those of the mix from benchMixed.
 const (
 	benchHot   = -1
 	benchLive  = -2 // has thousands of small grants to spend
 	benchSpent = -3 // has spent thousands of grants
 	benchFirst = benchSpent
+	benchMixed = 1 << 30
 )
 
 // appendBenchCustomer writes the id of a customer.
@@ -25,7 +28,38 @@ func appendBenchCustomer(buf []byte, n int) []byte {
 	if n < 0 {
 		return append(append(buf, "bench-"...), [...]string{"hot", "live", "spent"}[-1-n]...)
 	}
+	if n >= benchMixed {
+		return strconv.AppendInt(append(buf, "bench-mix-"...), int64(n-benchMixed), 10)
+	}
 	return strconv.AppendInt(append(buf, "bench-"...), int64(n), 10)
+}
+
+// benchSkew is the exponent of the zipf distribution: the first of 10,000 wallets gets a seventh of all events.
+const benchSkew = 1.1
+
+// benchZipf spreads events by a zipf distribution: its n-th number is the part of all events that the first n wallets get.
+type benchZipf []float64
+
+func newBenchZipf(n int) benchZipf {
+	z, sum := make(benchZipf, n), 0.0
+	for i := range z {
+		sum += math.Pow(float64(i+1), -benchSkew)
+		z[i] = sum
+	}
+	for i := range z {
+		z[i] /= sum
+	}
+	return z
+}
+
+// pick is the number that the bits of a key give, the same each time.
+func (z benchZipf) pick(key uint64) int {
+	at := float64(key>>11) / (1 << 53) // 0 ≤ at < 1
+	i, found := slices.BinarySearch(z, at)
+	if found {
+		i++
+	}
+	return min(i, len(z)-1) // the last sum may be short of 1 by a rounding
 }
 
 // benchGrant is what each customer gets, in steps: 100 million dollars, which no run can spend.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/lib/pq"
 
@@ -33,8 +34,7 @@ func measureGrown(ctx context.Context, o *benchOptions, bed *benchBed, load *ben
 		return err
 	}
 	before, after := []*benchCase{nil, freshOne, liveGrants, spentGrants, freshAll}, []*benchCase{nil, grownOne, grownAll}
-	each := max(1, o.seconds/5) + o.seconds
-	progress := newBenchProgress(stderr, 4*o.warmUp+o.rounds*(len(before)+len(after))*each+o.entries/100_000)
+	progress := newBenchProgress(stderr, 4*o.warmUp+o.rounds*(o.secondsOf(before...)+o.secondsOf(after...))+o.entries/100_000)
 	defer progress.end()
 	if err := warmUpBench(ctx, o.warmUp, bed, load, progress); err != nil {
 		return err
@@ -54,7 +54,7 @@ func measureGrown(ctx context.Context, o *benchOptions, bed *benchBed, load *ben
 	}
 	// Keys are random, so debits touch every page of their index; the first change of each after a checkpoint is logged
 	// whole. What is to be measured is what comes after.
-	if _, err := measureBenchCase(ctx, grownAll, bed, load, 1, max(1, 3*o.warmUp)); err != nil {
+	if _, err := measureBenchCase(ctx, grownAll, bed, load, benchTime{time.Second, time.Duration(max(1, 3*o.warmUp)) * time.Second, 0}); err != nil {
 		return err
 	}
 	grown, err := benchRounds(ctx, o, after, bed, load, progress)

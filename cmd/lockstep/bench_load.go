@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -9,23 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 )
-
-// benchCase is one kind of load on the gateway.
-type benchCase struct {
-	Name        string
-	Connections int
-	One         int     // every event is for this one of the customers below; 0: they are spread over all others
-	Batch       int     // events in a request to /v1/usage/batch; 0: POST /v1/usage
-	Target      float64 // the rate is to be at least so many times the yardstick's; 0: nothing is asked
-}
-
-var benchCases = []*benchCase{
-	{Name: "uniform-64", Connections: 64},
-	{Name: "uniform-256", Connections: 256, Target: 1.5},
-	{Name: "hot-64", Connections: 64, One: benchHot},
-	{Name: "hot-256", Connections: 256, One: benchHot, Target: 2},
-	{Name: "batch-500", Connections: 16, Batch: 500, Target: 4},
-}
 
 // benchAmount is what each event costs, as sent and in steps of usd.
 const (
@@ -41,11 +23,20 @@ type benchRange struct{ from, to int }
 // remembered to tell what must be in the ledger but how many there were.
 type benchWorker struct {
 	id        int
-	one       int
-	issued    int
+	c         *benchCase
+	issued    int          // events that book something
+	asked     int          // and that book nothing
 	unsure    []benchRange // sent, but not acknowledged: the ledger may have them or not
 	latencies []time.Duration
 	measured  int // events acknowledged in the measured time
+	body      []byte
+}
+
+// issue counts the worker's next n events and answers the number of the first.
+func (w *benchWorker) issue(n int) int {
+	first := w.issued
+	w.issued += n
+	return first
 }
 
 // benchKey is the part of an event's key that spreads: keys of real callers are random, and an index is
@@ -57,14 +48,6 @@ func benchKey(worker, n int) uint64 {
 	return z ^ z>>31
 }
 
-// benchCustomer is the customer of an event.
-func benchCustomer(one int, key uint64, customers int) int {
-	if one != 0 {
-		return one
-	}
-	return int((key >> 8) % uint64(customers))
-}
-
 // appendBenchKey writes the idempotency key of an event, from which it can be found again.
 func appendBenchKey(buf []byte, key uint64, worker, n int) []byte {
 	for shift := 60; shift >= 0; shift -= 4 {
@@ -74,14 +57,34 @@ func appendBenchKey(buf []byte, key uint64, worker, n int) []byte {
 	return strconv.AppendInt(append(buf, '-'), int64(n), 10)
 }
 
-// benchLoad sends load to a gateway and remembers what it was told.
+// benchLoad sends load to gateways and remembers what it was told.
 type benchLoad struct {
-	addr, key string
+	addrs     []string // of the gateways: connections take turns
+	key       string
 	customers int
+	mixed     int            // customers with cards and rules
+	meter     *benchMeter    // nil: what events cost is not measured
 	workers   []*benchWorker // of all runs so far
+
+	makeZipf sync.Once
+	zipf     benchZipf
 }
 
-// acknowledged is how many events the gateway has answered with success in all.
+// pick is the customer of an event.
+func (l *benchLoad) pick(c *benchCase, key uint64) int {
+	switch {
+	case c.One != 0:
+		return c.One
+	case c.Mix:
+		return benchMixed + int((key>>8)%uint64(l.mixed))
+	case c.Zipf:
+		l.makeZipf.Do(func() { l.zipf = newBenchZipf(l.customers) })
+		return l.zipf.pick(key)
+	}
+	return int((key >> 8) % uint64(l.customers))
+}
+
+// acknowledged is how many events the gateway has answered with success in all, but for those that book nothing.
 func (l *benchLoad) acknowledged() (n int) {
 	for _, w := range l.workers {
 		n += w.issued
@@ -92,27 +95,27 @@ func (l *benchLoad) acknowledged() (n int) {
 	return n
 }
 
-// run puts the load of a case on the gateway, first unmeasured to warm up. Each connection sends its next
-// request when the last was answered; those on their way at the end are waited for, so none is cut off.
-func (l *benchLoad) run(ctx context.Context, c *benchCase, warm, measure time.Duration) (benchSample, error) {
-	path := "/v1/usage"
-	if c.Batch > 0 {
-		path = "/v1/usage/batch"
-	}
-	conns := make([]*benchConn, 0, c.Connections)
+// benchTime is when a run is measured, and how fast it sends.
+type benchTime struct {
+	warm, measure time.Duration
+	rate          float64 // events a second in an open loop; 0: a closed loop
+}
+
+// run puts the load of a case on the gateways, first unmeasured to warm up. In a closed loop each connection sends its
+// next request when the last was answered. In an open loop requests are due at a fixed rate, whatever the answers do.
+// Those on their way at the end are waited for, so none is cut off.
+func (l *benchLoad) run(ctx context.Context, c *benchCase, t benchTime) (benchSample, error) {
+	conns, err := l.dial(ctx, c.Connections)
 	defer func() {
 		for _, conn := range conns {
 			conn.close()
 		}
 	}()
-	for range c.Connections {
-		conn, err := dialBench(ctx, l.addr, path, l.key)
-		if err != nil {
-			return benchSample{}, err
-		}
-		conns = append(conns, conn)
+	if err != nil {
+		return benchSample{}, err
 	}
-	r := &benchRun{c: c, customers: l.customers, from: time.Now().Add(warm), to: time.Now().Add(warm + measure)}
+	begun := time.Now()
+	r := &benchRun{c: c, load: l, rate: t.rate, begun: begun, from: begun.Add(t.warm), to: begun.Add(t.warm + t.measure)}
 	undo := context.AfterFunc(ctx, func() {
 		r.stop.Store(true)
 		for _, conn := range conns {
@@ -120,33 +123,52 @@ func (l *benchLoad) run(ctx context.Context, c *benchCase, warm, measure time.Du
 		}
 	})
 	defer undo()
+	metered := l.meter.during(ctx, r.from, r.to)
 	workers := make([]*benchWorker, len(conns))
 	var wg sync.WaitGroup
 	for i, conn := range conns {
 		conn.stopBy(r.to.Add(time.Minute)) // a gateway that hangs fails the run
-		workers[i] = &benchWorker{id: len(l.workers), one: c.One, latencies: make([]time.Duration, 0, 4096)}
+		workers[i] = &benchWorker{id: len(l.workers), c: c, latencies: make([]time.Duration, 0, 4096)}
 		l.workers = append(l.workers, workers[i])
 		wg.Go(func() { r.work(workers[i], conn) })
 	}
 	wg.Wait()
+	use, meterErr := metered(r.stop.Load())
 	if err := ctx.Err(); err != nil {
 		return benchSample{}, err
 	}
-	sample := benchSampleOf(workers, measure)
+	sample := benchSampleOf(workers, t.measure)
+	sample.Offered = t.rate
+	sample.benchUse = use.per(sample.Rate)
 	for _, w := range workers {
-		w.latencies = nil
+		w.latencies, w.body = nil, nil
 	}
 	if err := r.failure.Load(); err != nil {
 		return sample, fmt.Errorf("%s: %w", c.Name, *err)
 	}
-	return sample, nil
+	return sample, meterErr
+}
+
+// dial makes connections to the gateways in turns. Those made before an error are answered with it.
+func (l *benchLoad) dial(ctx context.Context, n int) (conns []*benchConn, err error) {
+	for i := range n {
+		conn, err := dialBench(ctx, l.addrs[i%len(l.addrs)], l.key)
+		if err != nil {
+			return conns, err
+		}
+		conns = append(conns, conn)
+	}
+	return conns, nil
 }
 
 // benchRun is one run of a case.
 type benchRun struct {
 	c         *benchCase
-	customers int
-	from, to  time.Time // what is answered between counts
+	load      *benchLoad
+	rate      float64
+	begun     time.Time
+	from, to  time.Time    // what is answered between counts
+	scheduled atomic.Int64 // requests of an open loop so far
 	stop      atomic.Bool
 	failure   atomic.Pointer[error] // the first
 }
@@ -154,70 +176,55 @@ type benchRun struct {
 // work sends one request after the other. The first request that is not acknowledged ends the whole run:
 // nothing that is measured here is ever refused.
 func (r *benchRun) work(w *benchWorker, conn *benchConn) {
-	var body []byte
-	events := max(1, r.c.Batch)
-	for sent := time.Now(); sent.Before(r.to) && !r.stop.Load(); {
-		body = r.body(body[:0], w)
-		first := w.issued
-		w.issued += events
-		sent = time.Now()
-		status, answer, err := conn.post(body)
-		done := time.Now()
-		if err == nil {
-			err = r.judge(status, answer)
+	for !r.stop.Load() {
+		due, ok := r.due()
+		if !ok {
+			return
 		}
-		if err != nil {
-			w.unsure = append(w.unsure, benchRange{first, w.issued})
+		first := w.issued
+		if err := r.do(w, conn); err != nil {
+			if w.issued > first {
+				w.unsure = append(w.unsure, benchRange{first, w.issued})
+			}
 			r.failure.CompareAndSwap(nil, &err)
 			r.stop.Store(true)
 			return
 		}
-		if done.After(r.from) && !done.After(r.to) {
-			w.latencies = append(w.latencies, done.Sub(sent))
-			w.measured += events
+		r.count(w, due, time.Now())
+		if r.c.Pause > 0 {
+			time.Sleep(r.c.Pause)
 		}
-		sent = done
 	}
 }
 
-// body writes the worker's next request.
-func (r *benchRun) body(buf []byte, w *benchWorker) []byte {
-	if r.c.Batch == 0 {
-		return r.event(buf, w, w.issued)
+// due waits for and answers when a worker's next request is to be sent: at once, or in an open loop at the next of the
+// times that are evenly spread. ok is false when there is none left. All that were due in time are sent, however late.
+func (r *benchRun) due() (at time.Time, ok bool) {
+	if r.rate == 0 {
+		at = time.Now()
+		return at, at.Before(r.to)
 	}
-	buf = append(buf, `{"events":[`...)
-	for i := range r.c.Batch {
-		if i > 0 {
-			buf = append(buf, ',')
-		}
-		buf = r.event(buf, w, w.issued+i)
+	n := r.scheduled.Add(1) - 1
+	at = r.begun.Add(time.Duration(float64(n) / r.rate * float64(time.Second)))
+	if !at.Before(r.to) {
+		return at, false
 	}
-	return append(buf, `]}`...)
+	time.Sleep(time.Until(at))
+	return at, true
 }
 
-func (r *benchRun) event(buf []byte, w *benchWorker, n int) []byte {
-	key := benchKey(w.id, n)
-	buf = append(buf, `{"customer":"`...)
-	buf = appendBenchCustomer(buf, benchCustomer(w.one, key, r.customers))
-	buf = append(buf, `","asset":"usd","amount":"`+benchAmount+`","idempotency_key":"`...)
-	buf = appendBenchKey(buf, key, w.id, n)
-	return append(buf, `"}`...)
-}
-
-var (
-	benchDebit       = []byte(`"object":"debit"`)
-	benchNoneRefused = []byte(`"rejected":0`)
-)
-
-// judge reports whether an answer acknowledges all that was sent.
-func (r *benchRun) judge(status int, answer []byte) error {
-	ok := status == 200 && bytes.Contains(answer, benchDebit)
-	if ok && r.c.Batch > 0 {
-		accepted := strconv.AppendInt([]byte(`"accepted":`), int64(r.c.Batch), 10)
-		ok = bytes.Contains(answer, append(accepted, ',')) && bytes.Contains(answer, benchNoneRefused)
+// count notes a request that was due and is done. In an open loop its latency runs from when it was due, not from when a
+// connection was free to send it, and it counts however late it was answered: otherwise a gateway that stands still for
+// a second would have one slow request for each connection instead of a second's worth of them.
+func (r *benchRun) count(w *benchWorker, due, done time.Time) {
+	inTime := done.After(r.from) && !done.After(r.to)
+	if inTime {
+		w.measured += max(1, r.c.Batch)
 	}
-	if !ok {
-		return fmt.Errorf("answer %d: %.300s", status, answer)
+	if r.rate > 0 {
+		inTime = !due.Before(r.from)
 	}
-	return nil
+	if inTime {
+		w.latencies = append(w.latencies, done.Sub(due))
+	}
 }

@@ -12,8 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 )
 
@@ -41,10 +41,12 @@ type benchYardstick struct {
 	program string
 	script  string // file
 	env     []string
+	meter   *benchMeter
 }
 
 // newBenchYardstick finds pgbench and makes the yardstick's own tables. dir is for the script.
-func newBenchYardstick(ctx context.Context, db *sqlx.DB, url, dir string, binDirs ...string) (*benchYardstick, error) {
+func newBenchYardstick(ctx context.Context, meter *benchMeter, url, dir string, binDirs ...string) (*benchYardstick, error) {
+	db := meter.db
 	program, err := findPgbench(binDirs...)
 	if err != nil {
 		return nil, err
@@ -60,7 +62,7 @@ func newBenchYardstick(ctx context.Context, db *sqlx.DB, url, dir string, binDir
 		return nil, err
 	}
 	script := filepath.Join(dir, "yardstick.sql")
-	return &benchYardstick{program: program, script: script, env: env}, os.WriteFile(script, []byte(yardstickScript), 0o600)
+	return &benchYardstick{program: program, script: script, env: env, meter: meter}, os.WriteFile(script, []byte(yardstickScript), 0o600)
 }
 
 // findPgbench looks beside the server's own programs, where packages put them, and in the PATH: Debian's
@@ -114,35 +116,104 @@ func libpqEnv(url string) ([]string, error) {
 // all its time, so that is a run of its own.
 func (y *benchYardstick) measure(ctx context.Context, warm, seconds int) (benchSample, error) {
 	// On a busy machine it may be over before the clients have connected: its report does not matter.
-	if _, err := y.run(ctx, warm); err != nil {
+	if _, _, err := y.run(ctx, yardstickClients, warm); err != nil {
 		return benchSample{}, err
 	}
 	for try := 0; ; try++ {
-		report, err := y.run(ctx, seconds<<try)
+		before, err := y.meter.read(ctx)
+		if err != nil {
+			return benchSample{}, err
+		}
+		report, took, err := y.run(ctx, yardstickClients, seconds<<try)
+		if err != nil {
+			return benchSample{}, err
+		}
+		after, err := y.meter.read(ctx)
 		if err != nil {
 			return benchSample{}, err
 		}
 		sample, err := parsePgbench(report)
+		if err == nil {
+			use := after.since(before) // of a little more than the measured time, by the second all the same
+			use.Gateway, use.Load = 0, 0
+			if y.meter.proc != "" {
+				use.Load = float64(took.Microseconds()) / after.at.Sub(before.at).Seconds()
+			}
+			sample.benchUse = use.per(sample.Rate)
+		}
 		if err == nil || try == 3 { // so may a measured one: then it takes longer
 			return sample, err
 		}
 	}
 }
 
-func (y *benchYardstick) run(ctx context.Context, seconds int) (report string, err error) {
-	cmd := exec.CommandContext(ctx, y.program, "--no-vacuum", "--protocol=prepared", "--client="+strconv.Itoa(yardstickClients),
-		"--jobs=2", "--time="+strconv.Itoa(seconds), "--file="+y.script)
+// lone measures how long one transaction takes when there is one client, with pauses as the lone debit has them: the
+// median, in milliseconds.
+func (y *benchYardstick) lone(ctx context.Context, pause time.Duration, seconds int) (float64, error) {
+	prefix := y.script + ".log"
+	defer func() {
+		files, _ := filepath.Glob(prefix + ".*")
+		for _, f := range files {
+			_ = os.Remove(f)
+		}
+	}()
+	if _, _, err := y.run(ctx, 1, seconds, "--rate="+strconv.FormatFloat(1/pause.Seconds(), 'f', 3, 64), "--log", "--log-prefix="+prefix); err != nil {
+		return 0, err
+	}
+	files, err := filepath.Glob(prefix + ".*")
+	if err != nil || len(files) != 1 {
+		return 0, fmt.Errorf("pgbench wrote %d logs: %w", len(files), err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		return 0, err
+	}
+	took, err := parsePgbenchLog(string(text))
+	if err != nil {
+		return 0, err
+	}
+	return benchPercentile(took, 0.5), nil
+}
+
+// parsePgbenchLog reads how long each transaction took from pgbench's log of a run with a rate, and sorts them. A line is
+// "client transaction time script epoch microseconds lag": time runs from when the transaction was due, and lag is how
+// much later it began.
+func parsePgbenchLog(text string) ([]time.Duration, error) {
+	var took []time.Duration
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 7 {
+			return nil, fmt.Errorf("pgbench's log has a line %q", line)
+		}
+		whole, err := strconv.ParseInt(fields[2], 10, 64)
+		lag, err2 := strconv.ParseInt(fields[6], 10, 64)
+		if err != nil || err2 != nil || lag < 0 || whole < lag {
+			return nil, fmt.Errorf("pgbench's log has a line %q", line)
+		}
+		took = append(took, time.Duration(whole-lag)*time.Microsecond)
+	}
+	if len(took) == 0 {
+		return nil, errors.New("pgbench's log is empty")
+	}
+	slices.Sort(took)
+	return took, nil
+}
+
+// run runs pgbench and answers its report and the processor time that it took itself.
+func (y *benchYardstick) run(ctx context.Context, clients, seconds int, more ...string) (report string, cpu time.Duration, err error) {
+	cmd := exec.CommandContext(ctx, y.program, append([]string{"--no-vacuum", "--protocol=prepared", "--client=" + strconv.Itoa(clients),
+		"--jobs=" + strconv.Itoa(min(2, clients)), "--time=" + strconv.Itoa(seconds), "--file=" + y.script}, more...)...)
 	cmd.Env = y.env
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err = cmd.Run()
 	if ctx.Err() != nil {
-		return "", ctx.Err()
+		return "", 0, ctx.Err()
 	}
 	if err != nil {
-		return "", fmt.Errorf("pgbench: %w\n%.2000s", err, bytes.TrimSpace(stderr.Bytes()))
+		return "", 0, fmt.Errorf("pgbench: %w\n%.2000s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	return stdout.String(), nil
+	return stdout.String(), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
 }
 
 var (

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"slices"
@@ -13,34 +13,43 @@ import (
 
 // benchSample is what one run of a case, or of the yardstick, showed. Latencies are milliseconds.
 type benchSample struct {
-	Rate float64 `json:"rate"` // events, or the yardstick's transactions, a second
-	P50  float64 `json:"p50_ms,omitzero"`
-	P99  float64 `json:"p99_ms,omitzero"`
-	P999 float64 `json:"p999_ms,omitzero"`
+	Rate    float64 `json:"rate"`             // events, or the yardstick's transactions, a second
+	Beside  float64 `json:"beside,omitzero"`  // the yardstick's, right before and after
+	Offered float64 `json:"offered,omitzero"` // events a second that an open loop sent
+	P50     float64 `json:"p50_ms,omitzero"`
+	P99     float64 `json:"p99_ms,omitzero"`
+	P999    float64 `json:"p999_ms,omitzero"`
+	Commit  float64 `json:"commit_ms,omitzero"`    // half of the transactions of one client of the yardstick took no longer
+	Lag     float64 `json:"mirror_lag_s,omitzero"` // from the end of the load until Stripe showed what it should
+	benchUse
 }
 
-// benchFigures are a case's medians over the rounds.
+// benchFigures are a case's medians over the rounds. The ratio is the median of each round's.
 type benchFigures struct {
 	Case        string `json:"case"`
 	Connections int    `json:"connections"`
 	benchSample
-	Ratio  float64       `json:"ratio,omitzero"`
-	Target float64       `json:"target,omitzero"`
-	Rounds []benchSample `json:"rounds"`
+	Ratio   float64       `json:"ratio,omitzero"`
+	Commits float64       `json:"commits,omitzero"` // a lone debit's latency beside a lone transaction's
+	Target  float64       `json:"target,omitzero"`
+	Within  float64       `json:"within_ms,omitzero"`
+	Limit   float64       `json:"within_mb,omitzero"`
+	Rounds  []benchSample `json:"rounds"`
 }
 
 // benchReport is all that the benchmark found out.
 type benchReport struct {
-	At        time.Time      `json:"at"`
-	Machine   benchMachine   `json:"machine"`
-	Rounds    int            `json:"rounds"`
-	Seconds   int            `json:"seconds"`
-	Customers int            `json:"customers"`
-	Yardstick benchFigures   `json:"yardstick"`
-	Cases     []benchFigures `json:"cases"`
-	Flat      []benchFlat    `json:"flat,omitempty"`
-	Gateway   float64        `json:"gateway_cpu_seconds"`
-	Books     *benchBooks    `json:"books"`
+	At         time.Time      `json:"at"`
+	Machine    benchMachine   `json:"machine"`
+	Rounds     int            `json:"rounds"`
+	Seconds    int            `json:"seconds"`
+	Customers  int            `json:"customers"`
+	Yardstick  benchFigures   `json:"yardstick"`
+	Cases      []benchFigures `json:"cases"`
+	Flat       []benchFlat    `json:"flat,omitempty"`
+	Gateway    float64        `json:"gateway_cpu_seconds"`
+	Unmeasured []string       `json:"unmeasured,omitempty"` // what could not be measured here, and why
+	Books      *benchBooks    `json:"books"`
 }
 
 // benchSampleOf is what the workers of a run measured together.
@@ -78,18 +87,29 @@ func benchMedian(values []float64) float64 {
 
 // benchMedians takes the median of each figure by itself.
 func benchMedians(samples []benchSample) benchSample {
-	median := func(of func(benchSample) float64) float64 {
+	median := func(of func(*benchSample) float64) float64 {
 		values := make([]float64, len(samples))
-		for i, s := range samples {
-			values[i] = of(s)
+		for i := range samples {
+			values[i] = of(&samples[i])
 		}
 		return benchMedian(values)
 	}
 	return benchSample{
-		Rate: median(func(s benchSample) float64 { return s.Rate }),
-		P50:  median(func(s benchSample) float64 { return s.P50 }),
-		P99:  median(func(s benchSample) float64 { return s.P99 }),
-		P999: median(func(s benchSample) float64 { return s.P999 }),
+		Rate:    median(func(s *benchSample) float64 { return s.Rate }),
+		Beside:  median(func(s *benchSample) float64 { return s.Beside }),
+		Offered: median(func(s *benchSample) float64 { return s.Offered }),
+		P50:     median(func(s *benchSample) float64 { return s.P50 }),
+		P99:     median(func(s *benchSample) float64 { return s.P99 }),
+		P999:    median(func(s *benchSample) float64 { return s.P999 }),
+		Commit:  median(func(s *benchSample) float64 { return s.Commit }),
+		Lag:     median(func(s *benchSample) float64 { return s.Lag }),
+		benchUse: benchUse{
+			Gateway:  median(func(s *benchSample) float64 { return s.Gateway }),
+			Postgres: median(func(s *benchSample) float64 { return s.Postgres }),
+			Load:     median(func(s *benchSample) float64 { return s.Load }),
+			WAL:      median(func(s *benchSample) float64 { return s.WAL }),
+			Memory:   median(func(s *benchSample) float64 { return s.Memory }),
+		},
 	}
 }
 
@@ -101,19 +121,32 @@ func (r *benchReport) add(c *benchCase, samples []benchSample) {
 		r.Yardstick = f
 		return
 	}
-	f.Case, f.Connections, f.Target = c.Name, c.Connections, c.Target
-	if r.Yardstick.Rate > 0 {
-		f.Ratio = f.Rate / r.Yardstick.Rate
+	f.Case, f.Connections, f.Target, f.Within, f.Limit = c.Name, c.Connections, c.Target, c.Within, c.Memory
+	var ratios, commits []float64
+	for _, s := range samples {
+		if beside := cmp.Or(s.Beside, r.Yardstick.Rate); beside > 0 && c.compared() {
+			ratios = append(ratios, s.Rate/beside)
+		}
+		if s.Commit > 0 {
+			commits = append(commits, s.P50/s.Commit)
+		}
 	}
+	f.Ratio, f.Commits = benchMedian(ratios), benchMedian(commits)
 	r.Cases = append(r.Cases, f)
 }
 
-// missed names the cases that fell short of their target.
+// missed names the cases that missed their targets.
 func (r *benchReport) missed() error {
 	var short []string
 	for _, f := range r.Cases {
 		if f.Ratio < f.Target {
 			short = append(short, fmt.Sprintf("%s is %.2f times pgbench, wanted %.2g", f.Case, f.Ratio, f.Target))
+		}
+		if f.Within > 0 && f.P99 >= f.Within {
+			short = append(short, fmt.Sprintf("%s has a p99 of %.1f ms, wanted less than %.3g", f.Case, f.P99, f.Within))
+		}
+		if f.Limit > 0 && f.Memory >= f.Limit {
+			short = append(short, fmt.Sprintf("%s takes the gateway %.0f MB, wanted less than %.3g", f.Case, f.Memory, f.Limit))
 		}
 	}
 	for _, f := range r.Flat {
@@ -125,37 +158,6 @@ func (r *benchReport) missed() error {
 		return fmt.Errorf("missed: %s", strings.Join(short, "; "))
 	}
 	return nil
-}
-
-// print writes the report for people.
-func (r *benchReport) print(w io.Writer) error {
-	var text strings.Builder
-	row := func(cells ...any) {
-		fmt.Fprintln(&text, strings.TrimRight(fmt.Sprintf("%-12s %9s  %9s  %6s  %8s  %8s  %8s", cells...), " "))
-	}
-	ms := func(v float64) string { return fmt.Sprintf("%.2f", v) }
-	row("case", "rate/s", "× pgbench", "wanted", "p50 ms", "p99 ms", "p99.9 ms")
-	row(r.Yardstick.Case, fmt.Sprintf("%.0f", r.Yardstick.Rate), "1", "", "", "", "")
-	for _, f := range r.Cases {
-		wanted := ""
-		if f.Target > 0 {
-			wanted = fmt.Sprintf("≥ %.2g", f.Target)
-		}
-		row(f.Case, fmt.Sprintf("%.0f", f.Rate), fmt.Sprintf("%.2f", f.Ratio), wanted, ms(f.P50), ms(f.P99), ms(f.P999))
-	}
-	if len(r.Flat) > 0 {
-		fmt.Fprintf(&text, "\na debit beside one on a fresh wallet: %d grants live or spent; tables grown by %d entries\n", grantsOfOne, r.Flat[0].Entries)
-	}
-	for _, f := range r.Flat {
-		fmt.Fprintf(&text, "%-16s %5.2f × the cost, wanted ≤ %.2g\n", f.Case, f.Cost, flatWithin)
-	}
-	b := r.Books
-	fmt.Fprintf(&text, "\nmedians of %d × %d s, %d customers; PostgreSQL %s, %d cores, %s%s\n"+
-		"%d debits acknowledged, %d in the ledger: %d missing, %d never sent; %d findings\n",
-		r.Rounds, r.Seconds, r.Customers, r.Machine.Postgres, r.Machine.Cores, r.Machine.Go, r.Machine.remarks(),
-		b.Acknowledged, b.Entries, b.Missing, b.Unasked, b.Findings)
-	_, err := io.WriteString(w, text.String())
-	return err
 }
 
 // save writes the report for machines.

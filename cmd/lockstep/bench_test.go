@@ -72,12 +72,12 @@ func TestBenchReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"pgbench           1000          1\n",
-		"slow               500       0.50              0.00      0.00      0.00\n",
-		"good              1500       1.50   ≥ 1.5      2.00      0.00      0.00\n",
-		"bad               3990       3.99     ≥ 4      0.00      0.00      0.00\n",
+		"pgbench               1000          1\n",
+		"slow                   500       0.50              0.00      0.00      0.00\n",
+		"good                  1500       1.50   ≥ 1.5      2.00      0.00      0.00\n",
+		"bad                   3990       3.99     ≥ 4      0.00      0.00      0.00\n",
 		"beware: fsync is off", "does not wait for writes",
-		"10 debits acknowledged, 10 in the ledger: 0 missing, 0 never sent; 0 findings\n",
+		"10 events acknowledged, 10 in the ledger: 0 missing, 0 never sent; 0 findings\n",
 	} {
 		if !strings.Contains(text.String(), line) {
 			t.Errorf("no line %q in\n%s", line, &text)
@@ -113,6 +113,10 @@ func TestBenchConn(t *testing.T) {
 		mu.Lock()
 		connections[r.RemoteAddr] = true
 		mu.Unlock()
+		if r.Method == "GET" && r.Header.Get("Authorization") == "Bearer secret" {
+			_, _ = io.WriteString(w, r.URL.RawQuery)
+			return
+		}
 		body, err := io.ReadAll(r.Body)
 		if err != nil || r.URL.Path != "/v1/usage" || r.Header.Get("Authorization") != "Bearer secret" ||
 			r.Header.Get("Content-Type") != "application/json" {
@@ -134,26 +138,30 @@ func TestBenchConn(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	conn, err := dialBench(t.Context(), server.Listener.Addr().String(), "/v1/usage", "secret")
+	conn, err := dialBench(t.Context(), server.Listener.Addr().String(), "secret")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.close()
 	conn.stopBy(time.Now().Add(30 * time.Second))
+	path := []byte("/v1/usage")
 	for _, c := range []struct {
 		send   string
 		status int
 		want   string
 	}{{"short", 200, "short"}, {"chunks", 200, strings.ReplaceAll(long, "5", "")}, {"", 200, ""}, {"refuse", 402, ""}, {long, 200, long}, {"short", 200, "short"}} {
-		status, answer, err := conn.post([]byte(c.send))
+		status, answer, err := conn.post(path, []byte(c.send))
 		if err != nil || status != c.status || string(answer) != c.want {
 			t.Errorf("%.20q: %d, %.20q (%d bytes), %v", c.send, status, answer, len(answer), err)
 		}
 	}
+	if status, answer, err := conn.get([]byte("/check?amount=1")); err != nil || status != 200 || string(answer) != "amount=1" {
+		t.Errorf("get: %d, %q, %v", status, answer, err)
+	}
 	if len(connections) != 1 {
 		t.Errorf("%d connections were made", len(connections))
 	}
-	if _, _, err := conn.post([]byte("cut")); err == nil {
+	if _, _, err := conn.post(path, []byte("cut")); err == nil {
 		t.Error("an answer that was cut off passed")
 	}
 }
@@ -163,6 +171,8 @@ func TestBenchConn(t *testing.T) {
 func TestBenchLoad(t *testing.T) {
 	var mu sync.Mutex
 	seen := make(map[string]string) // key → customer
+	captured := make(map[string]int)
+	checks := 0
 	refuse := false
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
@@ -175,6 +185,16 @@ func TestBenchLoad(t *testing.T) {
 			event
 			Events []event
 		}
+		if n, ok := strings.CutPrefix(r.URL.Path, "/v1/customers/bench-"); ok && r.Method == "GET" {
+			checks++
+			_, _ = fmt.Fprintf(w, `{"object":"check","allowed":%v}`, strings.HasSuffix(n, "/check") && r.URL.Query().Get("amount") == benchAmount)
+			return
+		}
+		if key, ok := strings.CutPrefix(r.URL.Path, "/v1/holds/hld_"); ok {
+			captured[strings.TrimSuffix(key, "/capture")]++
+			_, _ = io.WriteString(w, `{"object":"hold","id":"hld_","status":"captured"}`)
+			return
+		}
 		d := json.NewDecoder(r.Body)
 		d.DisallowUnknownFields()
 		if err := d.Decode(&in); err != nil {
@@ -184,23 +204,39 @@ func TestBenchLoad(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		if r.URL.Path == "/v1/usage" {
+		amount := benchAmount
+		switch r.URL.Path {
+		case "/v1/usage":
 			in.Events = []event{in.event}
+		case "/v1/holds":
+			in.Events, amount = []event{in.event}, benchHeld
 		}
 		for _, e := range in.Events {
-			if seen[e.Key] != "" || e.Asset != "usd" || e.Amount != benchAmount {
+			if seen[e.Key] != "" || e.Asset != "usd" || e.Amount != amount {
 				t.Errorf("event %+v", e)
 			}
 			seen[e.Key] = e.Customer
 		}
+		if r.URL.Path == "/v1/holds" {
+			w.WriteHeader(http.StatusCreated)
+			_, _ = fmt.Fprintf(w, `{"object":"hold","id":"hld_%s","status":"open"}`, in.Key)
+			return
+		}
 		_, _ = fmt.Fprintf(w, `{"accepted":%d,"rejected":0,"data":[{"object":"debit"}]}`, len(in.Events))
 	}))
 	defer server.Close()
-	load := &benchLoad{addr: server.Listener.Addr().String(), key: "secret", customers: 100}
+	load := &benchLoad{addrs: []string{server.Listener.Addr().String()}, key: "secret", customers: 100, mixed: 5}
 	run := func(c *benchCase) (benchSample, error) {
-		return load.run(t.Context(), c, 20*time.Millisecond, 100*time.Millisecond)
+		at := benchTime{warm: 20 * time.Millisecond, measure: 100 * time.Millisecond}
+		if c.HalfOf != nil {
+			at.rate = 1000
+		}
+		return load.run(t.Context(), c, at)
 	}
-	for _, c := range []*benchCase{{Name: "uniform", Connections: 4}, {Name: "hot", Connections: 2, One: benchHot}, {Name: "batch", Connections: 2, Batch: 50}} {
+	holds := &benchCase{Name: "holds", Connections: 2, call: callHold}
+	for _, c := range []*benchCase{{Name: "uniform", Connections: 4}, {Name: "hot", Connections: 2, One: benchHot}, {Name: "batch", Connections: 2, Batch: 50},
+		{Name: "zipf", Connections: 1, Zipf: true}, {Name: "mix", Connections: 1, Mix: true}, {Name: "check", Connections: 1, call: callCheck},
+		{Name: "open", Connections: 4, HalfOf: holds}, {Name: "lone", Connections: 1, Pause: time.Millisecond}, holds} {
 		sample, err := run(c)
 		if err != nil || sample.Rate <= 0 || sample.P50 <= 0 || sample.P999 < sample.P50 {
 			t.Errorf("%s: %+v, %v", c.Name, sample, err)
@@ -217,8 +253,17 @@ func TestBenchLoad(t *testing.T) {
 			t.Fatalf("key %q of %s is not found again", key, customer)
 		}
 	}
-	if len(customers) != 101 || customers["bench-hot"] == 0 {
+	if len(customers) != 106 || customers["bench-hot"] == 0 || customers["bench-mix-4"] == 0 {
 		t.Errorf("%d customers, %d events for the hot one", len(customers), customers["bench-hot"])
+	}
+	held := 0
+	for _, w := range load.workers {
+		if w.c == holds {
+			held += w.issued
+		}
+	}
+	if held == 0 || len(captured) != held || checks == 0 {
+		t.Errorf("%d holds, %d captured; %d checks", held, len(captured), checks)
 	}
 	refuse = true
 	if _, err := run(&benchCase{Name: "refused", Connections: 1}); err == nil || !strings.Contains(err.Error(), "503") {
@@ -231,7 +276,7 @@ func TestBenchLoad(t *testing.T) {
 
 // Keys that nobody made are told apart from those that were.
 func TestBenchBooks(t *testing.T) {
-	load := &benchLoad{customers: 10, workers: []*benchWorker{{id: 0, issued: 4, unsure: []benchRange{{1, 2}, {3, 4}}}}}
+	load := &benchLoad{customers: 10, workers: []*benchWorker{{id: 0, c: &benchCase{}, issued: 4, unsure: []benchRange{{1, 2}, {3, 4}}}}}
 	good := string(appendBenchKey(nil, benchKey(0, 2), 0, 2))
 	for _, key := range []string{"", good + "0", good[1:], "x-0-2", "0000000000000000-0-2", good + "-1", strings.Replace(good, "-0-", "-1-", 1),
 		string(appendBenchKey(nil, benchKey(0, 4), 0, 4))} {
@@ -272,6 +317,9 @@ func TestBenchFlags(t *testing.T) {
 	o, err := parseBenchFlags([]string{"-quick", "-customers", "7"}, io.Discard)
 	if err != nil || o.rounds != 1 || o.seconds != 1 || o.customers != 7 || o.warmUp != 0 {
 		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err = parseBenchFlags([]string{"-only=open, lone"}, io.Discard); err != nil || len(o.cases) != 3 || o.cases[0] != benchPeak {
+		t.Errorf("the open loop is without its peak: %+v, %v", o, err)
 	}
 	for _, bad := range []string{"-rounds=0", "-seconds=x", "more", "-nope", "-only=none"} {
 		if _, err := parseBenchFlags([]string{bad}, io.Discard); err == nil || errors.Is(err, flag.ErrHelp) {

@@ -11,13 +11,14 @@ import (
 
 // benchBooks is what the ledger says of what was acknowledged.
 type benchBooks struct {
-	Acknowledged int   `json:"acknowledged"`
-	Entries      int   `json:"entries"`  // debits in the ledger
-	Missing      int   `json:"missing"`  // acknowledged, and not in the ledger
-	Unasked      int   `json:"unasked"`  // in the ledger, and nobody sent it: another key, customer or amount
-	Unsure       int   `json:"unsure"`   // in the ledger, sent, and never acknowledged, which may be
-	Total        int64 `json:"steps"`    // that the debits took, in steps of usd
-	Findings     int   `json:"findings"` // invariants broken
+	Acknowledged int       `json:"acknowledged"`
+	Entries      int       `json:"entries"`  // debits and captures in the ledger
+	Missing      int       `json:"missing"`  // acknowledged, and not in the ledger
+	Unasked      int       `json:"unasked"`  // in the ledger, and nobody sent it: another key, customer or amount
+	Unsure       int       `json:"unsure"`   // in the ledger, sent, and never acknowledged, which may be
+	Total        int64     `json:"steps"`    // that the debits took, in steps of usd
+	Findings     int       `json:"findings"` // invariants broken
+	Mix          *mixBooks `json:"mix,omitempty"`
 	firstWrong   string
 	described    string
 }
@@ -26,7 +27,7 @@ type benchBooks struct {
 func (b *benchBooks) err() error {
 	switch {
 	case b.Missing > 0 || b.Unasked > 0:
-		return fmt.Errorf("the ledger is not what was acknowledged: %d debits are missing, %d were never sent (%s)",
+		return fmt.Errorf("the ledger is not what was acknowledged: %d events are missing, %d were never sent (%s)",
 			b.Missing, b.Unasked, b.firstWrong)
 	case b.Findings > 0:
 		return fmt.Errorf("the books are wrong:\n%s", b.described)
@@ -43,7 +44,7 @@ func (b *benchBooks) wrong(count *int, format string, args ...any) {
 
 // verifyBench compares every debit in the ledger with what the load was told, and checks every invariant.
 // The gateway must have ended.
-func verifyBench(ctx context.Context, l *ledger.Ledger, load *benchLoad) (*benchBooks, error) {
+func verifyBench(ctx context.Context, l *ledger.Ledger, load *benchLoad, mix *benchMix) (*benchBooks, error) {
 	b := &benchBooks{Acknowledged: load.acknowledged()}
 	if err := b.compare(ctx, l, load); err != nil {
 		return b, err
@@ -53,18 +54,26 @@ func verifyBench(ctx context.Context, l *ledger.Ledger, load *benchLoad) (*bench
 		return b, err
 	}
 	b.Findings, b.described = len(findings), ledger.Describe(findings)
-	return b, nil
+	if mix != nil {
+		b.Mix, err = mix.verify(ctx)
+	}
+	return b, err
 }
 
-// compare reads all debits. The database refuses a key that is there twice, but that is not to be relied
+// compare reads all debits, and all captures of holds, whose keys are those of their holds. The database refuses a key that is there twice, but that is not to be relied
 // on here: each event is ticked off.
 func (b *benchBooks) compare(ctx context.Context, l *ledger.Ledger, load *benchLoad) error {
 	booked := make([][]bool, len(load.workers))
 	for i, w := range load.workers {
 		booked[i] = make([]bool, w.issued)
 	}
-	rows, err := l.DB().QueryContext(ctx, `select coalesce(e.key, ''), w.customer_id, e.amount
-		from entries e join wallets w on w.bucket = e.bucket and w.id = e.wallet_id where e.type = 'debit'`)
+	if _, err := l.DB().ExecContext(ctx, `analyze entries, wallets, answers`); err != nil { // the join is of millions
+		return err
+	}
+	rows, err := l.DB().QueryContext(ctx, `select coalesce(e.key, a.key, ''), w.customer_id, e.amount
+		from entries e join wallets w on w.bucket = e.bucket and w.id = e.wallet_id
+		left join answers a on a.bucket = e.bucket and a.refers_to = e.refers_to and e.type = 'capture'
+		where e.type = 'debit' or e.type = 'capture' and e.refers_to is not null`)
 	if err != nil {
 		return err
 	}
@@ -132,5 +141,5 @@ func (l *benchLoad) event(key string) (w *benchWorker, n int, ok bool) {
 
 // customer is whom a worker's event was for.
 func (l *benchLoad) customer(w *benchWorker, n int) string {
-	return string(appendBenchCustomer(nil, benchCustomer(w.one, benchKey(w.id, n), l.customers)))
+	return string(appendBenchCustomer(nil, l.pick(w.c, benchKey(w.id, n))))
 }
