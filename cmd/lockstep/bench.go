@@ -151,8 +151,8 @@ func (o *benchOptions) publish(report *benchReport, stdout io.Writer) error {
 	return nil
 }
 
-// benchRound is one round of the cases: each once, the yardstick (nil) before every other one and at the end, so that
-// each case has it right before or right after, and not far on the other side.
+// benchRound is one round of the cases: each once, the yardstick (nil) before every other one and, where there are
+// several, at the end, so that each case has it right before or right after, and not far on the other side.
 func benchRound(cases []*benchCase) []*benchCase {
 	var round []*benchCase
 	for i, c := range cases {
@@ -161,7 +161,10 @@ func benchRound(cases []*benchCase) []*benchCase {
 		}
 		round = append(round, c)
 	}
-	return append(round, nil)
+	if len(cases) > 1 {
+		round = append(round, nil)
+	}
+	return round
 }
 
 // measureBench runs the rounds and fills in the report.

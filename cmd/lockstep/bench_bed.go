@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -184,7 +185,7 @@ func (b *benchBed) startGateway(ctx context.Context) (err error) {
 		"LOCKSTEP_API_KEY":           b.apiKey,
 		"LOG_LEVEL":                  "error",
 	}
-	if b.gateway, err = b.oneMoreGateway(ctx); err != nil {
+	if b.gateway, err = b.oneMoreGateway(ctx, b.env); err != nil {
 		return err
 	}
 	b.undo = append(b.undo, b.gateway.stop)
@@ -193,12 +194,12 @@ func (b *benchBed) startGateway(ctx context.Context) (err error) {
 	return nil
 }
 
-func (b *benchBed) oneMoreGateway(ctx context.Context) (*benchGateway, error) {
+func (b *benchBed) oneMoreGateway(ctx context.Context, env map[string]string) (*benchGateway, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	return startBenchGateway(ctx, exe, b.dir, b.env)
+	return startBenchGateway(ctx, exe, b.dir, env)
 }
 
 // withReplicas runs something while n more gateways work on the same database, and tells it where.
@@ -206,8 +207,10 @@ func (b *benchBed) withReplicas(ctx context.Context, n int, run func(addrs []str
 	only := b.meter.gateways
 	defer func() { b.meter.gateways = only }()
 	addrs, pids := []string{b.gateway.addr}, []int{only[0]}
+	env := maps.Clone(b.env)
+	env["METRICS_ADDR"] = "" // the caller's is the first gateway's
 	for range n {
-		g, err := b.oneMoreGateway(ctx)
+		g, err := b.oneMoreGateway(ctx, env)
 		if err != nil {
 			return fmt.Errorf("a replica: %w", err)
 		}

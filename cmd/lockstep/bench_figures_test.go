@@ -87,6 +87,9 @@ func TestBenchBeside(t *testing.T) {
 	if !slices.Equal(round, []*benchCase{nil, a, b, nil, c, nil}) {
 		t.Fatalf("round %v", round)
 	}
+	if alone := benchRound([]*benchCase{a}); !slices.Equal(alone, []*benchCase{nil, a}) {
+		t.Errorf("a case by itself: %v", alone)
+	}
 	samples := []benchSample{{Rate: 100}, {}, {}, {Rate: 200}, {}, {Rate: 400}}
 	beside(round, samples)
 	if samples[1].Beside != 150 || samples[2].Beside != 150 || samples[4].Beside != 300 || samples[0].Beside != 0 {
