@@ -126,8 +126,8 @@ func TestBenchTargets(t *testing.T) {
 func TestBenchUse(t *testing.T) {
 	before := benchReading{at: time.Unix(100, 0), gateway: time.Second, wal: 1000}
 	after := benchReading{at: time.Unix(102, 0), gateway: 2 * time.Second, postgres: time.Second, load: 500 * time.Millisecond, wal: 9000}
-	use := after.since(before).per(100)
-	if use != (benchUse{Gateway: 5000, Postgres: 5000, Load: 2500, WAL: 40}) {
+	use := after.since(before).per(200)
+	if use != (benchUse{Gateway: 2500, Postgres: 2500, Load: 1250, WAL: 20}) {
 		t.Errorf("%+v", use)
 	}
 	r := &benchReport{Books: &benchBooks{}, Unmeasured: []string{"PostgreSQL is far away"}}
@@ -138,13 +138,13 @@ func TestBenchUse(t *testing.T) {
 	if err := r.print(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"one                      5000                      2500         40\n", "PostgreSQL is far away\n"} {
+	for _, line := range []string{"one                      2500                      1250         20\n", "PostgreSQL is far away\n"} {
 		if !strings.Contains(text.String(), line) {
 			t.Errorf("no line %q in\n%s", line, &text)
 		}
 	}
 	figures, err := json.Marshal(r.Cases[0])
-	if err != nil || !bytes.Contains(figures, []byte(`"gateway_cpu_us":5000,"load_cpu_us":2500,"wal_bytes":40`)) || bytes.Contains(figures, []byte("postgres")) {
+	if err != nil || !bytes.Contains(figures, []byte(`"gateway_cpu_us":2500,"load_cpu_us":1250,"wal_bytes":20`)) || bytes.Contains(figures, []byte("postgres")) {
 		t.Errorf("%s, %v", figures, err)
 	}
 }

@@ -38,6 +38,14 @@ func benchNumber(format string, v float64) string {
 	return fmt.Sprintf(format, v)
 }
 
+// benchCost is benchNumber for what may be a part of one and may be thousands.
+func benchCost(v float64) string {
+	if v < 9.95 {
+		return benchNumber("%.1f", v)
+	}
+	return benchNumber("%.0f", v)
+}
+
 func (r *benchReport) printRates(text *strings.Builder) {
 	const format = "%-16s %9s  %9s  %6s  %8s  %8s  %8s"
 	ms := func(v float64) string { return fmt.Sprintf("%.2f", v) }
@@ -64,8 +72,7 @@ func (r *benchReport) printUse(text *strings.Builder) {
 			benchRow(text, "\n"+format, "an event costs", "gateway µs", "PostgreSQL µs", "load µs", "WAL bytes", "gateway MB")
 			measured = true
 		}
-		benchRow(text, format, f.Case, benchNumber("%.0f", f.Gateway), benchNumber("%.0f", f.Postgres), benchNumber("%.0f", f.Load),
-			benchNumber("%.0f", f.WAL), benchNumber("%.0f", f.Memory))
+		benchRow(text, format, f.Case, benchCost(f.Gateway), benchCost(f.Postgres), benchCost(f.Load), benchCost(f.WAL), benchCost(f.Memory))
 	}
 	for _, why := range r.Unmeasured {
 		fmt.Fprintln(text, why)
