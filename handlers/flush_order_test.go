@@ -126,6 +126,13 @@ func (c *crowd) flush(ctx context.Context, ref ledger.Ref) ledger.FlushOutcome {
 	return ledger.Flushed
 }
 
+// count is how many were flushed.
+func (c *crowd) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.flushed)
+}
+
 // start flushes and looks until stop is called, which waits for the last flush.
 func (c *crowd) start(interval time.Duration) (stop func()) {
 	ctx, end := context.WithCancel(c.t.Context())
@@ -261,9 +268,8 @@ func account(t *testing.T, n int, o stripesim.Options) (*stripesim.Sim, *crowd, 
 func settled(t *testing.T, sim *stripesim.Sim, c *crowd, refs []ledger.Ref, stop func()) (took time.Duration) {
 	t.Helper()
 	start := time.Now()
-	for len(c.flushed) < len(refs) && time.Since(start) < time.Hour {
+	for c.count() < len(refs) && time.Since(start) < time.Hour {
 		time.Sleep(100 * time.Millisecond)
-		synctest.Wait()
 	}
 	took = time.Since(start)
 	stop()

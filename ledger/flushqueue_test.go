@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,7 +231,7 @@ func TestRunTakesATurnForEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewFlushQueue(time.Now)
 		ctx, stop := context.WithCancel(t.Context())
-		var turns, back, running, most, ended int
+		var turns, back, running, most, ended atomic.Int32
 		ran := make(chan struct{})
 		go func() {
 			defer close(ran)
@@ -240,14 +241,15 @@ func TestRunTakesATurnForEach(t *testing.T) {
 					return ctx, nil, ctx.Err()
 				case <-time.After(time.Second):
 				}
-				turns++
-				return ctx, func() { back++ }, nil
+				turns.Add(1)
+				return ctx, func() { back.Add(1) }, nil
 			}, func(_ context.Context, ref Ref) FlushOutcome {
-				running++
-				most = max(most, running)
+				if n := running.Add(1); n > most.Load() {
+					most.Store(n)
+				}
 				time.Sleep(10 * time.Second)
-				running--
-				ended++
+				running.Add(-1)
+				ended.Add(1)
 				if ref.ID == "3" {
 					return Failed
 				}
@@ -260,15 +262,15 @@ func TestRunTakesATurnForEach(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if s := q.State(); turns != 8 || back != 7 || ended != 8 || most != 3 || s.Waiting != 1 || s.Flushing != 0 {
-			t.Errorf("%d turns, %d given back, %d ended, %d at once; %+v", turns, back, ended, most, s)
+		if s := q.State(); turns.Load() != 8 || back.Load() != 7 || ended.Load() != 8 || most.Load() != 3 || s.Waiting != 1 || s.Flushing != 0 {
+			t.Errorf("%d turns, %d given back, %d ended, %d at once; %+v", turns.Load(), back.Load(), ended.Load(), most.Load(), s)
 		}
 		ref := Ref{ID: "last"}
 		q.Looked([]Ref{ref}, []Behind{{Ref: ref, Minor: 1}})
 		time.Sleep(2 * time.Second)
 		stop()
 		<-ran
-		if ended != 9 {
+		if ended.Load() != 9 {
 			t.Error("it ended before its last flush had")
 		}
 	})
