@@ -123,7 +123,7 @@ type recentKeys struct {
 }
 
 // recentLimit bounds each of the two generations.
-const recentLimit = 100_000
+const recentLimit = 50_000
 
 // request is the request that used key lately.
 func (r *recentKeys) request(key string) (request int64, seen bool) {

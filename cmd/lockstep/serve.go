@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"os"
-	"runtime/debug"
 	"time"
 
 	"lockstep/handlers"
@@ -44,10 +42,6 @@ func serve(ctx context.Context, args []string, _, stderr io.Writer) error {
 	}
 	if err := c.checkServe(); err != nil {
 		return err
-	}
-	if os.Getenv("GOGC") == "" {
-		// The heap is small and its garbage plenty: collecting less often costs tens of megabytes and saves a tenth.
-		debug.SetGCPercent(400)
 	}
 	return runGateway(ctx, c, c.logger(stderr), nil)
 }
