@@ -135,14 +135,19 @@ func (r *recentKeys) request(key string) (request int64, seen bool) {
 	return request, seen
 }
 
-// used remembers that key was used by request.
-func (r *recentKeys) used(key string, request int64) {
+// used remembers that keys were used.
+func (r *recentKeys) used(once ...Once) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.now == nil || len(r.now) >= recentLimit {
-		r.old, r.now = r.now, make(map[string]int64)
+	for _, o := range once {
+		if o.Key == "" {
+			continue
+		}
+		if r.now == nil || len(r.now) >= recentLimit {
+			r.old, r.now = r.now, make(map[string]int64)
+		}
+		r.now[o.Key] = o.Request
 	}
-	r.now[key] = request
 }
 
 // CheckKey refuses a key that this process knows to belong to another request.
@@ -157,10 +162,17 @@ func (l *Ledger) CheckKey(once Once) error {
 }
 
 // KeyUsed remembers a key whose call had its effect.
-func (l *Ledger) KeyUsed(once Once) {
-	if once.Key != "" {
-		l.recent.used(once.Key, once.Request)
+func (l *Ledger) KeyUsed(once Once) { l.recent.used(once) }
+
+// booked remembers the keys of the debits that were booked. What was refused has not used its key.
+func (r *recentKeys) booked(calls []*debitCall) {
+	once := make([]Once, 0, len(calls))
+	for _, c := range calls {
+		if c.result.Err == nil {
+			once = append(once, c.in.Once)
+		}
 	}
+	r.used(once...)
 }
 
 // ReleaseKey lets go of a key whose call came to nothing after all.

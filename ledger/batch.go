@@ -39,7 +39,7 @@ type debitCall struct {
 	wallets []*Wallet // that may pay it, in the order in which they are asked
 	since   time.Time // when it was put into the lane
 	result  DebitResult
-	done    chan struct{}
+	done    *sync.WaitGroup
 }
 
 type lane struct {
@@ -97,7 +97,7 @@ func (ln *lane) clear(now time.Time) {
 	ln.mu.Unlock()
 	for _, c := range late {
 		c.result = DebitResult{Err: tooSlow()}
-		c.done <- struct{}{}
+		c.done.Done()
 	}
 }
 
@@ -157,7 +157,7 @@ func (ln *lane) run() {
 			ln.serve(rest)
 		}
 		for _, c := range batch {
-			c.done <- struct{}{}
+			c.done.Done()
 		}
 	}
 }
@@ -297,11 +297,7 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 	}
 	ln.remember(b)
 	b.t.tell()
-	for _, c := range batch {
-		if c.result.Err == nil {
-			ln.l.KeyUsed(c.in.Once)
-		}
-	}
+	ln.l.recent.booked(batch)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -53,23 +54,22 @@ func (l *Ledger) Debit(ctx context.Context, in DebitInput) (Debit, bool, error) 
 func (l *Ledger) Debits(ctx context.Context, ins []DebitInput) []DebitResult {
 	calls := make([]*debitCall, len(ins))
 	results := make([]DebitResult, len(ins))
-	waits := make(chan struct{}, len(ins))
-	pending := 0
+	var under sync.WaitGroup
 	for i, in := range ins {
-		c, err := l.newCall(ctx, in, waits)
+		c, err := l.newCall(ctx, in, &under)
 		if err == nil {
-			err = l.laneOf(c.ref.Bucket).put(c)
+			under.Add(1)
+			if err = l.laneOf(c.ref.Bucket).put(c); err != nil {
+				under.Done()
+			}
 		}
 		if err != nil {
 			results[i].Err = err
 			continue
 		}
 		calls[i] = c
-		pending++
 	}
-	for range pending {
-		<-waits
-	}
+	under.Wait()
 	for i, c := range calls {
 		if c != nil {
 			results[i] = c.result
@@ -79,7 +79,7 @@ func (l *Ledger) Debits(ctx context.Context, ins []DebitInput) []DebitResult {
 }
 
 // newCall checks what can be checked before the wallet is known.
-func (l *Ledger) newCall(ctx context.Context, in DebitInput, done chan struct{}) (*debitCall, error) {
+func (l *Ledger) newCall(ctx context.Context, in DebitInput, done *sync.WaitGroup) (*debitCall, error) {
 	if in.Amount.Digits < 0 || in.Amount.Digits == 0 && in.Rated == nil { // a feature may be free
 		return nil, refuse(CodeInvalid, "amount", "amount must be above zero")
 	}

@@ -190,11 +190,7 @@ func (ln *lane) written(b *debitBatch, p *posting, sure []*debitCall) {
 		pu.settle()
 	}
 	b.t.tell()
-	for _, c := range sure {
-		if c.result.Err == nil { // what was refused, for its key in the same batch, has not used the key
-			ln.l.KeyUsed(c.in.Once)
-		}
-	}
+	ln.l.recent.booked(sure)
 }
 
 // recall finds the call's wallet in memory and answers what is known of its grants; nil when it is not there or

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"sync"
 	"testing"
 	"time"
 )
@@ -16,19 +17,19 @@ func still() *lane {
 func TestFullLaneRefuses(t *testing.T) {
 	t.Parallel()
 	ln := still()
-	done := make(chan struct{}, 1)
+	var done sync.WaitGroup
 	for range laneQueue {
-		if err := ln.put(&debitCall{done: done}); err != nil {
+		if err := ln.put(&debitCall{done: &done}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := ln.put(&debitCall{done: done}); !IsCode(err, CodeRateLimited) {
+	if err := ln.put(&debitCall{done: &done}); !IsCode(err, CodeRateLimited) {
 		t.Errorf("one more: %v", err)
 	}
 	if batch := ln.take(); len(batch) != laneBatch {
 		t.Errorf("a batch of %d", len(batch))
 	}
-	if err := ln.put(&debitCall{done: done}); err != nil {
+	if err := ln.put(&debitCall{done: &done}); err != nil {
 		t.Errorf("after a batch was taken: %v", err)
 	}
 }
@@ -37,7 +38,9 @@ func TestFullLaneRefuses(t *testing.T) {
 func TestLateCallsAreRefused(t *testing.T) {
 	t.Parallel()
 	ln := still()
-	old, fresh := &debitCall{done: make(chan struct{}, 1)}, &debitCall{done: make(chan struct{}, 1)}
+	var done sync.WaitGroup
+	done.Add(1)
+	old, fresh := &debitCall{done: &done}, &debitCall{}
 	for _, c := range []*debitCall{old, fresh} {
 		if err := ln.put(c); err != nil {
 			t.Fatal(err)
@@ -46,11 +49,7 @@ func TestLateCallsAreRefused(t *testing.T) {
 	now := time.Now()
 	old.since, fresh.since = now.Add(-laneWait-time.Millisecond), now.Add(-laneWait/2)
 	ln.clear(now)
-	select {
-	case <-old.done:
-	default:
-		t.Fatal("the old one waits on")
-	}
+	done.Wait()
 	if !IsCode(old.result.Err, CodeUnavailable) {
 		t.Errorf("the old one: %v", old.result.Err)
 	}
@@ -63,7 +62,7 @@ func TestLateCallsAreRefused(t *testing.T) {
 func TestStuckLaneRefuses(t *testing.T) {
 	t.Parallel()
 	ln := still()
-	call := func() *debitCall { return &debitCall{done: make(chan struct{}, 1)} }
+	call := func() *debitCall { return &debitCall{} }
 	if err := ln.put(call()); err != nil {
 		t.Fatal(err)
 	}
