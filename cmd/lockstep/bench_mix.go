@@ -158,7 +158,7 @@ func (m *benchMix) verify(ctx context.Context) (*mixBooks, error) {
 		if !found || !known || v.Open || v.Want != v.Credit || shown.Balance != -v.Want {
 			b.Behind++
 			if len(wrong) == 0 {
-				wrong = append(wrong, fmt.Errorf("Stripe shows %d of customer %s, and the ledger wants %d", shown.Balance, ref.ID, -v.Want))
+				wrong = append(wrong, fmt.Errorf("customer %s has a balance of %d in Stripe, and the ledger wants %d", ref.ID, shown.Balance, -v.Want))
 			}
 		}
 	}

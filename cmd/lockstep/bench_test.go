@@ -166,64 +166,73 @@ func TestBenchConn(t *testing.T) {
 	}
 }
 
+// benchFake stands in for a gateway: it acknowledges everything, and notes it.
+type benchFake struct {
+	t        *testing.T
+	mu       sync.Mutex
+	seen     map[string]string // key → customer
+	captured map[string]int    // key of the hold → captures
+	checks   int
+	refuse   bool
+}
+
+type benchFakeEvent struct {
+	Customer, Asset, Amount string
+	Key                     string `json:"idempotency_key"`
+}
+
+func (f *benchFake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n, ok := strings.CutPrefix(r.URL.Path, "/v1/customers/bench-"); ok && r.Method == "GET" {
+		f.checks++
+		_, _ = fmt.Fprintf(w, `{"object":"check","allowed":%v}`, strings.HasSuffix(n, "/check") && r.URL.Query().Get("amount") == benchAmount)
+		return
+	}
+	if key, ok := strings.CutPrefix(r.URL.Path, "/v1/holds/hld_"); ok {
+		f.captured[strings.TrimSuffix(key, "/capture")]++
+		_, _ = io.WriteString(w, `{"object":"hold","id":"hld_","status":"captured"}`)
+		return
+	}
+	var in struct {
+		benchFakeEvent
+		Events []benchFakeEvent
+	}
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&in); err != nil {
+		f.t.Error(err)
+	}
+	if f.refuse {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	amount := benchAmount
+	switch r.URL.Path {
+	case "/v1/usage":
+		in.Events = []benchFakeEvent{in.benchFakeEvent}
+	case "/v1/holds":
+		in.Events, amount = []benchFakeEvent{in.benchFakeEvent}, benchHeld
+	}
+	for _, e := range in.Events {
+		if f.seen[e.Key] != "" || e.Asset != "usd" || e.Amount != amount {
+			f.t.Errorf("event %+v", e)
+		}
+		f.seen[e.Key] = e.Customer
+	}
+	if r.URL.Path == "/v1/holds" {
+		w.WriteHeader(http.StatusCreated)
+		_, _ = fmt.Fprintf(w, `{"object":"hold","id":"hld_%s","status":"open"}`, in.Key)
+		return
+	}
+	_, _ = fmt.Fprintf(w, `{"accepted":%d,"rejected":0,"data":[{"object":"debit"}]}`, len(in.Events))
+}
+
 // What a fake gateway acknowledges is counted, every event under its own key, and the first answer that is
 // no acknowledgement ends the run and is not counted.
 func TestBenchLoad(t *testing.T) {
-	var mu sync.Mutex
-	seen := make(map[string]string) // key → customer
-	captured := make(map[string]int)
-	checks := 0
-	refuse := false
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		type event struct {
-			Customer, Asset, Amount string
-			Key                     string `json:"idempotency_key"`
-		}
-		var in struct {
-			event
-			Events []event
-		}
-		if n, ok := strings.CutPrefix(r.URL.Path, "/v1/customers/bench-"); ok && r.Method == "GET" {
-			checks++
-			_, _ = fmt.Fprintf(w, `{"object":"check","allowed":%v}`, strings.HasSuffix(n, "/check") && r.URL.Query().Get("amount") == benchAmount)
-			return
-		}
-		if key, ok := strings.CutPrefix(r.URL.Path, "/v1/holds/hld_"); ok {
-			captured[strings.TrimSuffix(key, "/capture")]++
-			_, _ = io.WriteString(w, `{"object":"hold","id":"hld_","status":"captured"}`)
-			return
-		}
-		d := json.NewDecoder(r.Body)
-		d.DisallowUnknownFields()
-		if err := d.Decode(&in); err != nil {
-			t.Error(err)
-		}
-		if refuse {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return
-		}
-		amount := benchAmount
-		switch r.URL.Path {
-		case "/v1/usage":
-			in.Events = []event{in.event}
-		case "/v1/holds":
-			in.Events, amount = []event{in.event}, benchHeld
-		}
-		for _, e := range in.Events {
-			if seen[e.Key] != "" || e.Asset != "usd" || e.Amount != amount {
-				t.Errorf("event %+v", e)
-			}
-			seen[e.Key] = e.Customer
-		}
-		if r.URL.Path == "/v1/holds" {
-			w.WriteHeader(http.StatusCreated)
-			_, _ = fmt.Fprintf(w, `{"object":"hold","id":"hld_%s","status":"open"}`, in.Key)
-			return
-		}
-		_, _ = fmt.Fprintf(w, `{"accepted":%d,"rejected":0,"data":[{"object":"debit"}]}`, len(in.Events))
-	}))
+	fake := &benchFake{t: t, seen: make(map[string]string), captured: make(map[string]int)}
+	server := httptest.NewServer(fake)
 	defer server.Close()
 	load := &benchLoad{addrs: []string{server.Listener.Addr().String()}, key: "secret", customers: 100, mixed: 5}
 	run := func(c *benchCase) (benchSample, error) {
@@ -247,11 +256,11 @@ func TestBenchLoad(t *testing.T) {
 			t.Errorf("%s: %+v, %v", c.Name, sample, err)
 		}
 	}
-	if got := load.acknowledged(); got != len(seen) {
-		t.Errorf("%d acknowledged, %d seen", got, len(seen))
+	if got := load.acknowledged(); got != len(fake.seen) {
+		t.Errorf("%d acknowledged, %d seen", got, len(fake.seen))
 	}
 	customers := make(map[string]int)
-	for key, customer := range seen {
+	for key, customer := range fake.seen {
 		customers[customer]++
 		w, n, ok := load.event(key)
 		if !ok || load.customer(w, n) != customer {
@@ -267,15 +276,15 @@ func TestBenchLoad(t *testing.T) {
 			held += w.issued
 		}
 	}
-	if held == 0 || len(captured) != held || checks == 0 {
-		t.Errorf("%d holds, %d captured; %d checks", held, len(captured), checks)
+	if held == 0 || len(fake.captured) != held || fake.checks == 0 {
+		t.Errorf("%d holds, %d captured; %d checks", held, len(fake.captured), fake.checks)
 	}
-	refuse = true
+	fake.refuse = true
 	if _, err := run(&benchCase{Name: "refused", Connections: 1}); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("refused: %v", err)
 	}
-	if got := load.acknowledged(); got != len(seen) {
-		t.Errorf("%d acknowledged after the refusal, %d seen", got, len(seen))
+	if got := load.acknowledged(); got != len(fake.seen) {
+		t.Errorf("%d acknowledged after the refusal, %d seen", got, len(fake.seen))
 	}
 }
 
