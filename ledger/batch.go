@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -278,6 +279,7 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 	}
 	b := newBatch(ln.l)
 	b.conn, b.t.querier = conn, conn
+	b.t.post = func(args ...any) (sql.Result, error) { return conn.post.ExecContext(b.t.ctx, args...) }
 	if err := conn.run("begin"); err != nil {
 		ln.drop()
 		return err

@@ -106,7 +106,7 @@ func (b *debitBatch) book(batch []*debitCall) error {
 	for w, purse := range b.grants {
 		purse.post(p, w)
 	}
-	if _, err := b.conn.post.ExecContext(b.t.ctx, p.args(b.conn.types)...); err != nil {
+	if _, err := b.t.post(p.args(b.conn.types)...); err != nil {
 		return err
 	}
 	b.moved()

@@ -71,6 +71,7 @@ type Ledger struct {
 	render       func(subject any) ([]byte, error)
 	slow         chan struct{} // looks at much of the books that are on their way
 	types        atomic.Pointer[rowTypes]
+	posting      atomic.Pointer[sql.Stmt]
 	looks        chan *look
 	lookers      sync.WaitGroup
 	closed       chan struct{}
@@ -214,6 +215,7 @@ type querier interface {
 // tx is one transaction with one moment, and what is to be told once it has been committed.
 type tx struct {
 	querier
+	post  func(args ...any) (sql.Result, error) // runs postingSQL
 	l     *Ledger
 	ctx   context.Context
 	now   time.Time
@@ -254,6 +256,7 @@ func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
 	}
 	defer func() { _ = raw.Rollback() }() // does nothing after a commit
 	t := &tx{querier: raw, l: l, ctx: ctx, now: l.Now()}
+	t.post = func(args ...any) (sql.Result, error) { return l.post(ctx, raw, args) }
 	if err := f(t); err != nil {
 		return err
 	}
@@ -265,6 +268,25 @@ func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
 	}
 	t.tell()
 	return nil
+}
+
+// post writes a posting in a transaction. To plan its statement takes longer than to run it, so it is prepared, once on
+// each connection.
+func (l *Ledger) post(ctx context.Context, raw *sqlx.Tx, args []any) (sql.Result, error) {
+	post := l.posting.Load()
+	if post == nil {
+		prepared, err := l.db.PrepareContext(ctx, postingSQL)
+		if err != nil {
+			return nil, err
+		}
+		if l.posting.CompareAndSwap(nil, prepared) {
+			post = prepared
+		} else {
+			_ = prepared.Close()
+			post = l.posting.Load()
+		}
+	}
+	return raw.StmtContext(ctx, post).ExecContext(ctx, args...)
 }
 
 // tell passes on what a committed transaction changed.

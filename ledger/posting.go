@@ -283,7 +283,7 @@ func (t *tx) write(p *posting) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.ExecContext(t.ctx, postingSQL, p.args(types)...); err != nil {
+	if _, err := t.post(p.args(types)...); err != nil {
 		return err
 	}
 	t.moved(p)
