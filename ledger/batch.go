@@ -23,12 +23,12 @@ const (
 	// laneQueue bounds how many calls wait, about a second's work; past it a caller is told to come back.
 	laneQueue = 16384
 	// laneWait bounds for how long they wait. A lane that has been at one batch for longer takes no more calls.
-	laneWait = 3 * time.Second
+	laneWait = 5 * time.Second
 	// laneTime bounds how long a batch that failed as a whole is tried call by call.
 	laneTime = 4 * time.Second
 	// laneLocked is how long a customer whose wallet somebody kept locked is not tried again: each try holds up the
 	// lane's other customers.
-	laneLocked = 5 * time.Second
+	laneLocked = time.Second
 )
 
 // debitCall is one debit on its way through a lane.
@@ -314,7 +314,7 @@ type laneConn struct {
 // laneSettings make the planner walk indexes for a batch's few rows, whatever it thinks of an array's
 // length, and bound how long a batch can wait.
 const laneSettings = `set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off;
-	set plan_cache_mode = force_generic_plan; set statement_timeout = '4s'; set lock_timeout = '1s'`
+	set plan_cache_mode = force_generic_plan; set statement_timeout = '8s'; set lock_timeout = '3s'`
 
 func (ln *lane) connection() (*laneConn, error) {
 	if ln.conn != nil {

@@ -175,7 +175,7 @@ func (l *Ledger) Now() time.Time { return l.clock().UTC().Truncate(time.Microsec
 const networkDeadline = 60 * time.Second
 
 // laneDeadline is the same for the lanes' connections, whose statements are short.
-const laneDeadline = 10 * time.Second
+const laneDeadline = 15 * time.Second
 
 // dialTimeout bounds how long a connection to the database takes to be there.
 const dialTimeout = 10 * time.Second
