@@ -331,7 +331,7 @@ func (ln *lane) connection() (*laneConn, error) {
 	for _, s := range []struct {
 		stmt  **sqlx.Stmt
 		query string
-	}{{&c.replays, replaysSQL}, {&c.lock, lockSQL}, {&c.grants, liveGrantsSQL}, {&c.post, postingSQL}} {
+	}{{&c.replays, replaysSQL}, {&c.lock, lockSQL}, {&c.grants, liveGrantsSQL}, {&c.post, debitsSQL}} {
 		if err == nil {
 			*s.stmt, err = raw.PreparexContext(context.Background(), s.query)
 		}

@@ -165,31 +165,37 @@ func (p *posting) sort() {
 	})
 }
 
-// postingSQL writes a posting: entries, grants and wallets in one statement, one round trip. Where a wallet's version
-// is no more what it must be, or another kind of call has answered a key, the division by zero undoes the whole
-// statement. (That a debit used the key is what the unique index is for.)
-const postingSQL = `
+// writeSQL writes a posting: entries, grants and wallets in one statement, one round trip. The arrays stand in
+// subqueries so that PostgreSQL does not plan anew for each, as it would for what it knows the length of.
+const writeSQL = `
 with e as (
 	insert into entries (bucket, wallet_id, seq, id, type, amount, held, balance_after, held_after, pending_after, used_after,
 		parts, reason, refers_to, key, request, metadata, rated, seal, created_at)
 	select u.bucket, u.wallet_id, u.seq, u.id, u.type, u.amount, u.held, u.balance_after, u.held_after, u.pending_after, u.used_after,
 		u.parts, u.reason, u.refers_to, u.key, u.request, u.metadata, u.rated, u.seal, u.created_at
-	from unnest($1::posted_entry[]) u
+	from unnest((select $1::posted_entry[])) u
 ), g as (
 	update grants g set remaining = u.remaining, held = u.held, status = u.status, in_force = u.in_force,
 		live = u.in_force and u.status = 'confirmed' and u.remaining > 0
-	from unnest($2::posted_grant[]) u where g.bucket = u.bucket and g.id = u.id
+	from unnest((select $2::posted_grant[])) u where g.bucket = u.bucket and g.id = u.id
 ), w as (
 	update wallets w set total = u.total, held = u.held, pending = u.pending, debt = u.debt, stripe_debt = u.stripe_debt,
 		seq = u.seq, version = w.version + 1, entered_at = u.entered_at, used = u.used, seal = u.seal
-	from unnest($3::posted_wallet[]) u where w.bucket = u.bucket and w.id = u.id and (u.version is null or w.version = u.version)
+	from unnest((select $3::posted_wallet[])) u where w.bucket = u.bucket and w.id = u.id and (u.version is null or w.version = u.version)
 	returning 1
 )
-select 1 / case when (select count(*) from w) = $4::bigint and not exists (
-	select from unnest($1::posted_entry[]) u join answers a on a.bucket = u.bucket and a.key = u.key)
-	then 1 else 0 end`
+select 1 / case when (select count(*) from w) = $4::bigint`
 
-// args are the parameters of postingSQL.
+// postingSQL writes a posting whose wallets are locked.
+const postingSQL = writeSQL + ` then 1 else 0 end`
+
+// debitsSQL writes a posting of debits, under keys. Where a wallet's version is no more what it must be, or another
+// kind of call has answered a key, the division by zero undoes the whole statement. (That a debit used the key is what
+// the unique index is for.)
+const debitsSQL = writeSQL + ` and not exists (
+	select from unnest((select $1::posted_entry[])) u join answers a on a.bucket = u.bucket and a.key = u.key) then 1 else 0 end`
+
+// args are the parameters of either.
 func (p *posting) args(types *rowTypes) []any {
 	entries := rowsOf(types.Entry, len(p.entries), 480)
 	for i := range p.entries {
