@@ -21,10 +21,13 @@ func (f Finding) String() string { return f.Invariant + ": " + f.Subject + ": " 
 // invariants are what is always true, each as a query for what breaks it: subject and detail. What they are about lies
 // in one bucket, so each looks at the buckets from $1 to $2.
 var invariants = []struct{ name, query string }{
+	{"every month that was archived is attached: without it, what follows finds its entries missing", `
+		select m.partition, 'the month is detached' from archived_months m
+		where 0 between $1::smallint and $2::smallint and not exists (` + attachedSQL + `)`},
 	{"a wallet's total is the sum of its entries, and its seq their number", `
 		select w.id, format('total %s, entries sum to %s; seq %s, entries %s', w.total, coalesce(e.sum, 0), w.seq, coalesce(e.n, 0))
 		from wallets w left join (select bucket, wallet_id, sum(amount) as sum, sum(held) as held, count(*) as n, max(seq) as last
-			from entries where bucket between $1 and $2 group by bucket, wallet_id) e on e.bucket = w.bucket and e.wallet_id = w.id
+			from all_entries where bucket between $1 and $2 group by bucket, wallet_id) e on e.bucket = w.bucket and e.wallet_id = w.id
 		where w.bucket between $1 and $2
 			and (w.total <> coalesce(e.sum, 0) or w.held <> coalesce(e.held, 0) or w.seq <> coalesce(e.n, 0) or w.seq <> coalesce(e.last, 0))`},
 	{"balance_after follows from the entry before, and time does not go back", `
@@ -32,17 +35,17 @@ var invariants = []struct{ name, query string }{
 			select id, seq, amount, held, balance_after, held_after, created_at,
 				coalesce(lag(balance_after) over w, 0) as before, coalesce(lag(held_after) over w, 0) as held_before,
 				coalesce(lag(created_at) over w, '-infinity') as at_before, coalesce(lag(seq) over w, 0) as seq_before
-			from entries where bucket between $1 and $2 window w as (partition by bucket, wallet_id order by seq)) e
+			from all_entries where bucket between $1 and $2 window w as (partition by bucket, wallet_id order by seq)) e
 		where balance_after <> before + amount or held_after <> held_before + held or created_at < at_before or seq <> seq_before + 1`},
 	{"usage so far is what debits and captures took less what was given back", `
 		select id, format('seq %s: used %s after %s', seq, used_after, before) from (
 			select e.id, e.seq, e.used_after, lag(e.used_after, 1, 0::bigint) over w as before, case when e.type in ('debit', 'capture', 'reversal') then e.amount else 0 end as took
-			from entries e where e.bucket between $1 and $2 and e.seal is not null window w as (partition by e.bucket, e.wallet_id order by e.seq)) e
+			from all_entries e where e.bucket between $1 and $2 and e.seal is not null window w as (partition by e.bucket, e.wallet_id order by e.seq)) e
 		where before - took <> used_after`},
 	{"every entry has the seal that follows from the one before it, and the wallet has the last", `
 		select coalesce(e.id, w.id), case when e.id is null then 'the last seal is not the wallet''s' else format('seq %s of %s was changed, or the one before it', e.seq, e.wallet_id) end
 		from (select *, lag(seal) over one as before, lead(seq) over one is null as last
-			from entries where bucket between $1 and $2 and seal is not null window one as (partition by bucket, wallet_id order by seq)) e
+			from all_entries where bucket between $1 and $2 and seal is not null window one as (partition by bucket, wallet_id order by seq)) e
 		full join (select bucket, id, seal from wallets where bucket between $1 and $2) w on w.bucket = e.bucket and w.id = e.wallet_id and e.last and w.seal = e.seal
 		where e.id is not null and (e.seal <> ` + sealedSQL + ` or e.last and w.id is null) or e.id is null and w.seal is not null`},
 	{"nobody is left untold of a balance: it is where the last look left the alerts", `
@@ -50,18 +53,18 @@ var invariants = []struct{ name, query string }{
 		where bucket between $1 and $2 and (total - held < coalesce(quiet_from, total - held) or total - held >= quiet_below
 			or (alert_state = 'depleted') <> (total - held + overdraft_limit <= 0))`},
 	{"an entry is of a type that there is", `
-		select id, type from entries where bucket between $1 and $2 and type not in ('grant', 'debit', 'hold', 'capture', 'release',
+		select id, type from all_entries where bucket between $1 and $2 and type not in ('grant', 'debit', 'hold', 'capture', 'release',
 			'expire', 'void', 'refund', 'dispute', 'reversal', 'stripe_balance', 'adjustment')`},
 	{"an entry's parts sum to its amount", `
-		select id, format('amount %s, parts %s', amount, parts) from entries
+		select id, format('amount %s, parts %s', amount, parts) from all_entries
 		where bucket between $1 and $2 and amount <> coalesce((select sum(split_part(p, ':', 2)::bigint) from string_to_table(nullif(parts, ''), ',') p), 0)`},
 	{"a grant has left what its entries' parts say", `
 		select g.id, format('remaining %s, parts sum to %s', case when g.in_force then g.remaining end, coalesce(p.sum, 0))
 		from grants g left join (select e.bucket, split_part(p, ':', 1) as id, sum(split_part(p, ':', 2)::bigint) as sum
-			from entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p where e.bucket between $1 and $2 group by 1, 2) p on p.bucket = g.bucket and p.id = g.id
+			from all_entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p where e.bucket between $1 and $2 group by 1, 2) p on p.bucket = g.bucket and p.id = g.id
 		where g.bucket between $1 and $2 and case when g.in_force then g.remaining else 0 end <> coalesce(p.sum, 0)`},
 	{"every part is of a grant of the entry's wallet, or is debt", `
-		select e.id, p from entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p
+		select e.id, p from all_entries e cross join lateral string_to_table(nullif(e.parts, ''), ',') p
 		left join grants g on g.bucket = e.bucket and g.id = split_part(p, ':', 1) and g.wallet_id = e.wallet_id
 		where e.bucket between $1 and $2 and g.id is null and split_part(p, ':', 1) not in ('', 'stripe')`},
 	{"a wallet's total is what its grants have left less its debt", `
@@ -76,14 +79,14 @@ var invariants = []struct{ name, query string }{
 		where coalesce(g.held, 0) <> coalesce(p.pinned, 0)`},
 	{"no more of a debit was given back than was taken", `
 		select r.refers_to, format('%s given back of %s', r.amount, -d.amount)
-		from (select bucket, refers_to, sum(amount) as amount from entries where bucket between $1 and $2 and type = 'reversal' group by 1, 2) r
-		left join entries d on d.bucket = r.bucket and d.id = 'ent_' || substr(r.refers_to, 5) and d.type = 'debit'
+		from (select bucket, refers_to, sum(amount) as amount from all_entries where bucket between $1 and $2 and type = 'reversal' group by 1, 2) r
+		left join all_entries d on d.bucket = r.bucket and d.id = 'ent_' || substr(r.refers_to, 5) and d.type = 'debit'
 		where d.id is null or r.amount > -d.amount`},
 	{"no more of a grant was taken back than it was, and each taking is an entry of its refund or dispute", `
 		select grant_id, format('%s taken back of %s, entries %s', taken, g.amount, entries)
 		from (select k.bucket, k.grant_id, sum(k.steps) filter (where not k.returned) as taken, sum(k.steps) as steps,
 				-sum(e.amount) filter (where e.refers_to = k.id and e.type in ('refund', 'dispute')) as entries
-			from clawback_grants k left join entries e on e.bucket = k.bucket and e.id = k.entry_id where k.bucket between $1 and $2 group by 1, 2) k
+			from clawback_grants k left join all_entries e on e.bucket = k.bucket and e.id = k.entry_id where k.bucket between $1 and $2 group by 1, 2) k
 		left join grants g on g.bucket = k.bucket and g.id = k.grant_id
 		where g.id is null or k.taken > g.amount or k.steps is distinct from k.entries`},
 	{"a wallet's pending is its grants that wait for a payment", `
@@ -101,7 +104,7 @@ var invariants = []struct{ name, query string }{
 	{"credit that was given before its payment is in force while that is under way, and taken back once, in full, when it failed", `
 		select t.id, format('%s with grant %s of %s, adjusted by %s', t.status, g.status, g.amount, e.amount)
 		from topups t left join grants g on g.bucket = t.bucket and g.id = t.grant_id and g.source_id = t.id
-		left join (select bucket, wallet_id, refers_to, sum(amount) as amount from entries where bucket between $1 and $2 and type = 'adjustment' group by 1, 2, 3) e
+		left join (select bucket, wallet_id, refers_to, sum(amount) as amount from all_entries where bucket between $1 and $2 and type = 'adjustment' group by 1, 2, 3) e
 			on e.bucket = t.bucket and e.wallet_id = t.wallet_id and e.refers_to = t.id
 		where t.bucket between $1 and $2 and t.immediate and (g.id is null or not g.in_force or g.amount <> t.amount
 			or coalesce(e.amount, 0) <> case when t.status in ('failed', 'canceled') then -t.amount else 0 end
@@ -120,7 +123,7 @@ var invariants = []struct{ name, query string }{
 	{"no more is carried over to a period than expired with the one before", `
 		select r.id, format('%s carried over of %s', r.steps, coalesce(sum(e.amount), 0))
 		from sold_lines r left join sold_lines s on s.bucket = r.bucket and s.rolled_to = r.id
-		left join (select bucket, refers_to, -sum(amount) as amount from entries where bucket between $1 and $2 and type = 'expire' group by 1, 2) e
+		left join (select bucket, refers_to, -sum(amount) as amount from all_entries where bucket between $1 and $2 and type = 'expire' group by 1, 2) e
 			on e.bucket = s.bucket and e.refers_to = s.grant_id
 		where r.bucket between $1 and $2 and r.id like '%/rollover' group by r.bucket, r.id, r.steps having r.steps > coalesce(sum(e.amount - s.withheld), 0)`},
 	{"a mirror's credit is the sum of the transactions known at Stripe", `
@@ -134,7 +137,7 @@ var invariants = []struct{ name, query string }{
 			on b.bucket = f.bucket and b.flush_id = f.id
 		where (f.status = 'done' or b.id is not null) and (f.id is null or b.id is null or b.amount <> f.amount or f.status <> 'done')`},
 	{"no transaction is booked twice as credit", `
-		select refers_to, format('%s entries', count(*)) from entries where bucket between $1 and $2 and type = 'stripe_balance'
+		select refers_to, format('%s entries', count(*)) from all_entries where bucket between $1 and $2 and type = 'stripe_balance'
 		group by bucket, wallet_id, refers_to having count(*) > 1`},
 	// With the parts of every entry, and of every grant, this is the sum of the revenue report, in steps: what was sold is
 	// what was earned, expired, was refunded, and is left.
@@ -143,18 +146,18 @@ var invariants = []struct{ name, query string }{
 		from (select bucket, wallet_id, split_part(source_id, '/', 1) as source, min(id) as id, count(*) as n, sum(amount) as amount
 			from grants where bucket between $1 and $2 and in_force group by 1, 2, 3) g
 		left join (select bucket, wallet_id, refers_to, count(*) as n, sum(amount) as amount
-			from entries where bucket between $1 and $2 and amount > 0 and type in ('grant', 'stripe_balance') group by 1, 2, 3) e
+			from all_entries where bucket between $1 and $2 and amount > 0 and type in ('grant', 'stripe_balance') group by 1, 2, 3) e
 			on e.bucket = g.bucket and e.wallet_id = g.wallet_id and e.refers_to = g.source
 		where e.n <> g.n or e.amount <> g.amount
-			or e.n is null and not exists (select from entries r where r.bucket = g.bucket and r.id = g.source and r.type in ('reversal', 'refund', 'dispute', 'adjustment', 'stripe_balance'))`},
+			or e.n is null and not exists (select from all_entries r where r.bucket = g.bucket and r.id = g.source and r.type in ('reversal', 'refund', 'dispute', 'adjustment', 'stripe_balance'))`},
 	{"what an invoice took of a wallet is an entry, and no more of it came back than Stripe gave back", `
 		select s.wallet_id, format('%s of %s: %s taken, entries %s; %s returned, entries %s', s.invoice, s.bucket, s.steps, s.entries, s.returned, coalesce(r.amount, 0))
 		from (select s.bucket, s.wallet_id, coalesce(b.invoice, '') as invoice, sum(s.steps) as steps, sum(s.returned) as returned,
 				-sum(e.amount) as entries from invoice_spendings s left join balance_transactions b on b.bucket = s.bucket and b.id = s.id
-				left join entries e on e.bucket = s.bucket and e.id = s.entry_id and e.wallet_id = s.wallet_id and e.type = 'stripe_balance' and e.refers_to = s.id
+				left join all_entries e on e.bucket = s.bucket and e.id = s.entry_id and e.wallet_id = s.wallet_id and e.type = 'stripe_balance' and e.refers_to = s.id
 			where s.bucket between $1 and $2 group by 1, 2, 3) s
 		left join (select e.bucket, e.wallet_id, b.invoice, sum(e.amount) as amount from balance_transactions b
-			join entries e on e.bucket = b.bucket and e.refers_to = b.id and e.type = 'stripe_balance'
+			join all_entries e on e.bucket = b.bucket and e.refers_to = b.id and e.type = 'stripe_balance'
 			where b.bucket between $1 and $2 and b.invoice is not null and b.type = 'unapplied_from_invoice' and b.amount < 0 group by 1, 2, 3) r
 			on r.bucket = s.bucket and r.wallet_id = s.wallet_id and r.invoice = s.invoice
 		where s.steps is distinct from s.entries or s.returned > coalesce(r.amount, 0)`},

@@ -275,7 +275,7 @@ func (c *clawing) giveBack(m MoneyBack, g *Grant) error {
 		if err != nil {
 			return err
 		}
-		taken, _, err := entryByID(c.t.get, c.ref.Bucket, k.Entry)
+		taken, err := c.t.entryTaken(c.ref.Bucket, k.Entry)
 		if err != nil {
 			return err
 		}

@@ -34,6 +34,9 @@ func (l *Ledger) Export(ctx context.Context, in ExportInput, progress func(done,
 		if _, err := t.snapshot(); err != nil {
 			return err
 		}
+		if err := t.attached("from", in.From, in.To); err != nil {
+			return err
+		}
 		x := export{t: t, in: in, progress: progress, row: row}
 		args := []any{in.Customer.Bucket, in.Customer.ID, in.Wallet, in.From, in.To}
 		if _, err := t.get(&x.of, `select coalesce(sum(seq), 0)::bigint from wallets where `+exportedWallets, args...); err != nil {
@@ -113,13 +116,13 @@ func (x *export) before(w *Wallet, at *time.Time, seq int64) (int64, error) {
 	if at == nil {
 		return seq, nil
 	}
-	e, err := entryAt(x.t.get, w.Bucket, w.ID, at.Add(-time.Microsecond))
-	return e.Seq, err
+	_, next, err := around(x.t.get, w.Bucket, w.ID, at.Add(-time.Microsecond)) // what was detached is not of the time that is wanted
+	return next - 1, err
 }
 
 const exportSQL = `
 select u.n, e.* from unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[]) with ordinality u(bucket, wallet_id, low, high, n)
-cross join lateral (select ` + entryColumns + ` from entries
+cross join lateral (select ` + entryColumns + ` from all_entries
 	where bucket = u.bucket and wallet_id = u.wallet_id and seq > u.low and seq <= u.high
 	and ($5::timestamptz is null or created_at >= $5) and ($6::timestamptz is null or created_at < $6) order by seq) e
 order by u.n, e.seq`

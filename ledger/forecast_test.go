@@ -175,22 +175,29 @@ func TestBalanceAtCost(t *testing.T) {
 		if err != nil || got != seq || b.Total != seq {
 			t.Errorf("at seq %d: %d, total %d, %v", seq, got, b.Total, err)
 		}
-		var explained string
-		if err := l.DB().Get(&explained, `explain (analyze, buffers, format json) `+ledger.EntryAtSQL, w.Bucket, w.ID, w.CreatedAt.Add(time.Duration(seq)*time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		var plan []struct {
-			Plan struct {
-				Hit  int `json:"Shared Hit Blocks"`
-				Read int `json:"Shared Read Blocks"`
-			}
-		}
-		if err := json.Unmarshal([]byte(explained), &plan); err != nil {
-			t.Fatal(err)
-		}
+		pages := pagesRead(t, l, ledger.EntryAtSQL, w.Bucket, w.ID, w.CreatedAt.Add(time.Duration(seq)*time.Second))
 		// A step down the index and one to the row, for each of some twenty halves; the entries fill thousands of pages.
-		if pages := plan[0].Plan.Hit + plan[0].Plan.Read; pages == 0 || pages > 300 {
+		if pages == 0 || pages > 300 {
 			t.Errorf("at seq %d: %d pages were read", seq, pages)
 		}
 	}
+}
+
+// pagesRead is how many pages a query has to look at.
+func pagesRead(t testing.TB, l *ledger.Ledger, query string, args ...any) int {
+	t.Helper()
+	var explained string
+	if err := l.DB().Get(&explained, `explain (analyze, buffers, format json) `+query, args...); err != nil {
+		t.Fatal(err)
+	}
+	var plan []struct {
+		Plan struct {
+			Hit  int `json:"Shared Hit Blocks"`
+			Read int `json:"Shared Read Blocks"`
+		}
+	}
+	if err := json.Unmarshal([]byte(explained), &plan); err != nil {
+		t.Fatal(err)
+	}
+	return plan[0].Plan.Hit + plan[0].Plan.Read
 }

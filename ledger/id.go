@@ -97,6 +97,15 @@ func debitPlace(entry string) (tail string, seq int64, ok bool) {
 	return entry[18:], seq, true
 }
 
+// timeOfID reads the time out of an id of four characters of prefix, to the millisecond. Of what is no id it is any.
+func timeOfID(id string) time.Time {
+	var ms int64
+	for _, c := range id[4:14] {
+		ms = ms<<5 | int64(strings.IndexRune(idAlphabet, c))
+	}
+	return time.UnixMilli(ms >> 2).UTC()
+}
+
 // bucketOfID reads the bucket back out of an id, and says whether it is one with that prefix.
 func bucketOfID(prefix, id string) (int16, bool) {
 	tail, ok := strings.CutPrefix(id, prefix)

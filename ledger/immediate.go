@@ -92,7 +92,7 @@ func (t *tx) unpaidPaid(w *Wallet, top *Topup, o Outcome) error {
 
 // giveTakenBack returns what was taken when the payment was given up, to where it was taken from.
 func (t *tx) giveTakenBack(w *Wallet, top *Topup, covers string) error {
-	taken, _, err := entryByID(t.get, top.Bucket, *top.TakenEntry)
+	taken, err := t.entryTaken(top.Bucket, *top.TakenEntry)
 	if err != nil {
 		return err
 	}

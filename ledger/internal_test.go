@@ -1,4 +1,11 @@
 package ledger
 
-// EntryAtSQL is for a test of what it costs.
-const EntryAtSQL = entryAtSQL
+// These are for tests of what they cost.
+const (
+	EntryAtSQL        = entryAtSQL
+	ArchivedAtSQL     = archivedAtSQL
+	ArchivedBeforeSQL = archivedBeforeSQL
+	NextSQL           = nextSQL
+	UsedAtSQL         = usedAtSQL
+	EntriesSQL        = entriesSQL
+)

@@ -191,8 +191,9 @@ func (l *Ledger) Behind(ctx context.Context, refs []Ref, note bool) ([]Behind, e
 			m.import_due or exists (select from flushes f where f.bucket = m.bucket and f.customer_id = m.customer_id and f.status = 'pending')
 				or coalesce(w.turns_at <= $3, false) as due, `+emptiedSQL+` as emptied,
 			m.run_at > $3 or coalesce(m.lease_until > $3, false) as later,
-			case when $4 and w.mirrored_seq < w.seq then (select e.created_at from entries e
-				where e.bucket = w.bucket and e.wallet_id = w.id and e.seq = w.mirrored_seq + 1) end as since,
+			case when $4 and w.mirrored_seq < w.seq then coalesce((select e.created_at from entries e
+				where e.bucket = w.bucket and e.wallet_id = w.id and e.seq = w.mirrored_seq + 1), (select e.created_at from archived_entries e
+				where e.bucket = w.bucket and e.wallet_id = w.id and e.seq = w.mirrored_seq + 1)) end as since,
 			case when w.scope = 'usage' then 0 else coalesce((select sum(g.remaining - g.held) from grants g
 				where g.bucket = w.bucket and g.wallet_id = w.id and g.live and g.covers = 'all'), 0)::bigint - w.stripe_debt end as steps
 		from unnest($1::smallint[], $2::text[]) u(bucket, id)

@@ -212,6 +212,11 @@ var verbs = []struct {
 		return err
 	}},
 	{4, (*actor).stranger},
+	{1, func(a *actor) error {
+		a.clock.step(20 * 24 * time.Hour)
+		_, err := a.ledger().Archive(ctx, ledger.ArchiveInput{Before: a.clock.now().Add(-time.Duration(35*24+a.r.IntN(24)) * time.Hour)}, func(int64, int64) {})
+		return err
+	}},
 	{4, func(a *actor) error {
 		a.clock.step(time.Duration(a.r.IntN(120)) * time.Second)
 		_, err := a.ledger().Sweep(ctx)

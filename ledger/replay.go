@@ -85,7 +85,7 @@ select e.seq, e.id, e.type, e.amount, e.created_at, coalesce(e.refers_to, '') as
 			where g.bucket = e.bucket and g.id = split_part(e.parts, ':', 1))
 		when e.type = 'adjustment' then e.refers_to like 'top\_%'
 		else false end as bought
-from entries e where e.bucket = $1 and e.wallet_id = $2 and e.seq > $3 and e.seq <= $4 order by e.seq`
+from all_entries e where e.bucket = $1 and e.wallet_id = $2 and e.seq > $3 and e.seq <= $4 order by e.seq`
 
 // replay hands on what moved a wallet after one seq up to the one that was read with it.
 func (l *Ledger) replay(ctx context.Context, w *Wallet, after int64, move func(movement) error) error {
@@ -99,8 +99,12 @@ func (l *Ledger) replay(ctx context.Context, w *Wallet, after int64, move func(m
 			RefersTo string    `db:"refers_to"`
 			Bought   bool      `db:"bought"`
 		}
-		if err := l.db.SelectContext(ctx, &page, replaySQL, w.Bucket, w.ID, after, min(after+replayPage, w.Seq)); err != nil {
+		last := min(after+replayPage, w.Seq)
+		if err := l.db.SelectContext(ctx, &page, replaySQL, w.Bucket, w.ID, after, last); err != nil {
 			return err
+		}
+		if int64(len(page)) < last-after {
+			return detached(w.ID, after+1, last)
 		}
 		for _, e := range page {
 			m := movement{at: e.At.UTC(), amount: max(e.Amount, -e.Amount)}

@@ -60,7 +60,7 @@ const revenueSQL = `
 with moved as (
 	select e.bucket, split_part(p, ':', 1) collate "C" as id, case when e.created_at < $4 then date_trunc('month', e.created_at at time zone 'UTC') end as month,
 		e.type, -sum(split_part(p, ':', 2)::bigint) as steps
-	from (select bucket, created_at, type, parts from entries where bucket between $1 and $2 and created_at >= $3
+	from (select bucket, created_at, type, parts from all_entries entries where bucket between $1 and $2 and created_at >= $3
 			and type not in ('grant', 'hold', 'release') and (type <> 'stripe_balance' or amount < 0
 				or not exists (select from grants g where g.bucket = entries.bucket and g.source_id = entries.refers_to)) offset 0) e
 	cross join lateral unnest(string_to_array(nullif(e.parts, ''), ',')) p
@@ -68,7 +68,7 @@ with moved as (
 ), starts as (
 	select *, row_number() over (partition by bucket, wallet_id, refers_to order by seq) as nth
 	from (select bucket, wallet_id, seq, created_at, amount, parts, refers_to, nullif(split_part(parts, ':', 1), 'stripe') collate "C" as first
-		from entries where bucket between $1 and $2 and created_at >= $3 and (type = 'grant' or type = 'stripe_balance' and amount > 0
+		from all_entries entries where bucket between $1 and $2 and created_at >= $3 and (type = 'grant' or type = 'stripe_balance' and amount > 0
 			and exists (select from grants g where g.bucket = entries.bucket and g.source_id = entries.refers_to)) offset 0) e
 ), begun as (
 	select g.bucket, g.id, case when e.created_at < $4 then date_trunc('month', e.created_at at time zone 'UTC') end as month, e.amount as steps,
@@ -133,6 +133,9 @@ func (l *Ledger) Revenue(ctx context.Context, from, to time.Time) ([]RevenueRow,
 		return l.inTx(ctx, func(t *tx) error {
 			clear(r)
 			parts, err := t.snapshot()
+			if err == nil {
+				err = t.attached("from", &from, nil)
+			}
 			if err != nil {
 				return err
 			}

@@ -51,8 +51,11 @@ func (l *Ledger) Reverse(ctx context.Context, debit string, amount *Decimal, rea
 }
 
 func (t *tx) reverse(w *Wallet, d *Debit, id string, asked *Decimal, reason string) error {
+	if err := t.attached("id", &d.CreatedAt, nil); err != nil { // what was given back before is to be seen
+		return err
+	}
 	var before []Parts
-	if err := t.SelectContext(t.ctx, &before, `select parts from entries where bucket = $1 and refers_to = $2 and type = 'reversal'`, w.Bucket, d.ID); err != nil {
+	if err := t.SelectContext(t.ctx, &before, `select parts from all_entries where bucket = $1 and refers_to = $2 and type = 'reversal'`, w.Bucket, d.ID); err != nil {
 		return err
 	}
 	returned := make(map[string]int64, len(d.Parts))

@@ -250,7 +250,7 @@ func (b *selling) wrote(w *Wallet, ln *SaleLine, id string, steps int64, grant s
 }
 
 // expiredSQL is what expired of grant g.
-const expiredSQL = `(select coalesce(-sum(e.amount), 0)::bigint from entries e where e.bucket = g.bucket and e.refers_to = g.id and e.type = 'expire')`
+const expiredSQL = `(select coalesce(-sum(e.amount), 0)::bigint from all_entries e where e.bucket = g.bucket and e.refers_to = g.id and e.type = 'expire')`
 
 // takeBack takes what was paid back from what is left of the same subscription item and period, the newest first. A
 // change that is heard of only after the period takes it from what the renewal would carry over.
@@ -266,6 +266,11 @@ func (b *selling) takeBack(w *Wallet, ln *SaleLine, id string, steps int64) erro
 		where s.bucket = $1 and s.subscription_item = $2 and s.period_end = $3 and g.wallet_id = $4
 		order by g.id desc`, w.Bucket, ln.SubscriptionItem, ln.End, w.ID); err != nil {
 		return err
+	}
+	if len(grants) > 0 {
+		if err := b.attached("", &ln.End, nil); err != nil { // what expired then is to be seen
+			return err
+		}
 	}
 	p, left := newPosting(b.now), steps
 	for i := range grants {
@@ -330,6 +335,11 @@ func (b *selling) rollOver(w *Wallet, ln *SaleLine, renewal Grant, most *int64) 
 			`+expiredSQL+` - s.withheld as left_over
 		`+endedSQL+` order by g.id`, w.Bucket, ln.SubscriptionItem, ln.Start, w.ID); err != nil {
 		return err
+	}
+	if len(before) > 0 {
+		if err := b.attached("", &ln.Start, nil); err != nil { // what expired then is to be seen
+			return err
+		}
 	}
 	steps, cost := carry(before)
 	if steps == 0 {

@@ -17,8 +17,9 @@ func (t *tx) snapshot() ([]part, error) {
 	if err := t.exec(`set local work_mem = '64MB'`); err != nil { // what is sorted and summed here is more than a server expects of a query
 		return nil, err
 	}
-	var rows float64 // as the planner believes; below zero where it was never told
-	if _, err := t.get(&rows, `select reltuples from pg_class where oid = 'entries'::regclass`); err != nil {
+	var rows float64 // as the planner believes; none where it was never told
+	if _, err := t.get(&rows, `select sum(greatest(reltuples, 0)) from pg_class where oid = 'entries'::regclass
+		or oid in (select inhrelid from pg_inherits where inhparent = 'archived_entries'::regclass)`); err != nil {
 		return nil, err
 	}
 	return partsOf(rows), nil

@@ -224,7 +224,7 @@ func (t *tx) strangerReturned(w *Wallet, p price, s StripeTransaction) error {
 // returning are the parts of what an invoice took from a wallet that go back next, so many steps of them, and notes that
 // they do.
 func (t *tx) returning(bucket int16, sp spending, steps int64) (parts Parts, err error) {
-	taken, _, err := entryByID(t.get, bucket, sp.Entry)
+	taken, err := t.entryTaken(bucket, sp.Entry)
 	if err != nil {
 		return nil, err
 	}

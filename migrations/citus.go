@@ -30,6 +30,7 @@ var elsewhere = map[string]place{
 	"stripe_events":     {false, "unique over all buckets by Stripe's id, before it is known whose an event is"},
 	"progress":          {false, "a handful of rows"},
 	"walks":             {false, "a handful of rows"},
+	"archived_months":   {false, "a row a month; written by the archive, read where it is"},
 	"goose_db_version":  {false, "which migrations were applied"},
 }
 

@@ -65,10 +65,11 @@ func TestKeysCommand(t *testing.T) {
 	w.eventually("the key is revoked", func() bool { return usage() == http.StatusUnauthorized })
 }
 
-// verify is silent about right books and fails on wrong ones.
+// verify is silent about right books and fails on wrong ones; archive leaves young books alone.
 func TestVerifyCommand(t *testing.T) {
 	w := newWorld(t)
 	w.customer("acme", "10", "")
+	archiveCommand(w)
 	if out, code := w.command("verify"); code != 0 || !strings.Contains(out, "the books are right") {
 		t.Errorf("right books: exit %d, %q", code, out)
 	}
@@ -88,6 +89,24 @@ func TestVerifyCommand(t *testing.T) {
 	}
 	if _, err := w.g.ledger.DB().Exec(`update wallets set total = total - 1`); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// archive moves what is old enough, and nothing younger.
+func archiveCommand(w *world) {
+	w.t.Helper()
+	for _, args := range [][]string{{"archive"}, {"archive", "-before", "yesterday"}, {"archive", "-before", "2020-01-01", "now"}} {
+		if _, code := w.command(args...); code != 2 {
+			w.t.Errorf("%q: exit %d", args, code)
+		}
+	}
+	if _, code := w.command("archive", "-before", time.Now().Format(time.DateOnly)); code != 1 {
+		w.t.Errorf("today's entries: exit %d", code)
+	}
+	for args, want := range map[string]string{"": "0 entries were moved", "-dry-run": "0 entries would be moved"} {
+		if out, code := w.command(strings.Fields("archive -before 2020-01-01 " + args)...); code != 0 || !strings.Contains(out, want) {
+			w.t.Errorf("%s: exit %d, %q", args, code, out)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ var commands = []struct {
 	{"keys", "make, list and revoke API keys", keys},
 	{"verify", "check every invariant of the books", verify},
 	{"export", "write the entries of the ledger as CSV or JSON lines", export},
+	{"archive", "move old entries out of the way of the debits", archive},
 	{"reconcile", "compare all customers with Stripe, and repair them with --repair", reconcile},
 	{"replay", "work events from Stripe off again", replay},
 	{"bench", "measure it against pgbench on the same database", bench},
