@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 )
 
@@ -23,14 +24,17 @@ select a.key, a.request, 'answer', '', 0, 0, 0, 0, '', '', '', '', a.created_at,
 from unnest($1::smallint[], $2::text[]) u(bucket, key)
 join answers a on a.bucket = u.bucket and a.key = u.key`
 
-// lockSQL locks the wallets of customers, in the one order that everybody locks in.
-const lockSQL = `
+// walletsSQL reads the wallets of customers.
+const walletsSQL = `
 select w.bucket, w.id, w.customer_id, w.asset, w.scale, w.scope, w.status, w.total, w.held, w.pending, w.debt, w.stripe_debt,
 	w.overdraft_limit, w.seq, w.version, w.entered_at, w.turns_at, w.refill_below, w.used, w.seal, w.barred, w.full_amount,
 	w.alert_state, w.quiet_from, w.quiet_below, w.created_at
 from unnest($1::smallint[], $2::text[]) u(bucket, customer_id)
 join wallets w on w.bucket = u.bucket and w.customer_id = u.customer_id
-order by w.bucket, w.id
+order by w.bucket, w.id`
+
+// lockSQL locks them, in the one order that everybody locks in.
+const lockSQL = walletsSQL + `
 for update of w`
 
 // liveGrantsSQL loads the first grants of wallets in burn order: no more than may be needed, however many
@@ -76,7 +80,7 @@ func (b *debitBatch) book(batch []*debitCall) error {
 	if err != nil || len(open) == 0 {
 		return err
 	}
-	if err := b.lock(open); err != nil {
+	if err := b.read(b.conn.lock, open); err != nil {
 		return err
 	}
 	b.t.now = b.t.l.Now() // after the locks: a wallet's entries are in the order of their times
@@ -184,8 +188,8 @@ func (b *debitBatch) replay(batch []*debitCall) ([]*debitCall, error) {
 	return open, nil
 }
 
-// lock takes the row locks of the callers' wallets.
-func (b *debitBatch) lock(calls []*debitCall) error {
+// read reads the callers' wallets, under their row locks or not.
+func (b *debitBatch) read(how *sqlx.Stmt, calls []*debitCall) error {
 	buckets, ids := make(pq.Int64Array, 0, len(calls)), make(textArray, 0, len(calls))
 	for _, c := range calls {
 		if _, ok := b.wallets[c.ref]; !ok {
@@ -193,7 +197,7 @@ func (b *debitBatch) lock(calls []*debitCall) error {
 			buckets, ids = append(buckets, int64(c.ref.Bucket)), append(ids, c.ref.ID)
 		}
 	}
-	rows, err := b.conn.lock.QueryContext(b.t.ctx, buckets, ids)
+	rows, err := how.QueryContext(b.t.ctx, buckets, ids)
 	if err != nil {
 		return err
 	}
@@ -243,6 +247,9 @@ func (b *debitBatch) place(calls []*debitCall) []*debitCall {
 	return placed
 }
 
+// firstGrants is how many of a wallet's grants are read at first: most debits are paid by one.
+const firstGrants = 4
+
 // load reads the wallets' grants in burn order, first a few of each, then more where the calls ask for
 // more than those hold.
 func (b *debitBatch) load(calls []*debitCall) error {
@@ -250,7 +257,7 @@ func (b *debitBatch) load(calls []*debitCall) error {
 	for w := range b.grants {
 		todo = append(todo, w)
 	}
-	for limit := 4; len(todo) > 0; limit *= 8 {
+	for limit := firstGrants; len(todo) > 0; limit *= 8 {
 		if err := b.loadSome(todo, limit); err != nil {
 			return err
 		}

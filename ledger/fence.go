@@ -142,6 +142,9 @@ func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 	if err != nil {
 		return batch, nil // the long way meets the same, and says so
 	}
+	if err := ln.learn(conn, batch); err != nil {
+		return batch, nil // the same
+	}
 	b := newBatch(ln.l)
 	p := newPosting(ln.l.Now())
 	p.fenced = true
@@ -178,6 +181,59 @@ func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 	}
 	ln.written(b, p, sure)
 	return rest, nil
+}
+
+// learn reads the customers of the batch that are not remembered, without a lock: the fence tells whether anything has
+// changed since. The wallets come before their grants, so what is known of a wallet's version is never younger than what
+// is known of its grants.
+func (ln *lane) learn(conn *laneConn, batch []*debitCall) error {
+	var unknown []*debitCall
+	now := ln.l.Now()
+	for _, c := range batch {
+		if !c.seen && ln.memory.recall(c.ref) == nil && ln.memory.alone(c.ref, now) {
+			unknown = append(unknown, c)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	b := newBatch(ln.l)
+	b.conn = conn
+	if err := b.read(conn.wallets, unknown); err != nil {
+		return ln.unlearned(err)
+	}
+	var all []*Wallet
+	for _, wallets := range b.wallets {
+		for _, w := range wallets {
+			b.grants[w] = &purse{}
+			all = append(all, w)
+		}
+	}
+	if len(all) > 0 {
+		if err := b.loadSome(all, firstGrants); err != nil {
+			return ln.unlearned(err)
+		}
+	}
+	for ref, wallets := range b.wallets {
+		if len(wallets) == 0 {
+			continue
+		}
+		r := &remembered{wallets: wallets, purses: make([]*purse, len(wallets))}
+		for i, w := range wallets {
+			r.purses[i] = b.grants[w]
+		}
+		ln.memory.keep(ref, r)
+	}
+	return nil
+}
+
+// unlearned lets go of a connection that could not be read from.
+func (ln *lane) unlearned(err error) error {
+	var pe *pq.Error
+	if !errors.As(err, &pe) {
+		ln.drop()
+	}
+	return err
 }
 
 // written tells of what a fenced batch wrote.
