@@ -75,7 +75,7 @@ func TestWarningsUnderDebits(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := l.DB().Exec(`update grants set warned_at = null`); err != nil {
+			if _, err := l.DB().Exec(`update grants set warned_at = null where id = any(array(select id from grants for update skip locked))`); err != nil {
 				t.Error(err)
 			}
 			m, err := l.WarnExpiring(ctx, time.Hour)
