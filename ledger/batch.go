@@ -273,17 +273,13 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 	for _, c := range batch {
 		c.result, c.wallets = DebitResult{}, nil
 	}
-	conn, err := ln.connection()
+	conn, err := ln.begin()
 	if err != nil {
 		return err
 	}
 	b := newBatch(ln.l)
 	b.conn, b.t.querier = conn, conn
 	b.t.post = func(args ...any) (sql.Result, error) { return conn.post.ExecContext(b.t.ctx, args...) }
-	if err := conn.run("begin"); err != nil {
-		ln.drop()
-		return err
-	}
 	if err = b.book(batch); err == nil {
 		err = b.t.flushEvents()
 	}
@@ -301,6 +297,20 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 	b.t.tell()
 	ln.l.recent.booked(batch)
 	return nil
+}
+
+// begin begins a transaction: where the connection was cut since it was used last, on another.
+func (ln *lane) begin() (conn *laneConn, err error) {
+	for range 2 {
+		if conn, err = ln.connection(); err != nil {
+			return nil, err
+		}
+		if err = conn.run("begin"); err == nil {
+			return conn, nil
+		}
+		ln.drop()
+	}
+	return nil, err
 }
 
 // laneConn is the lane's own connection with its prepared statements: a statement that is not prepared
