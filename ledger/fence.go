@@ -10,7 +10,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// A lane remembers the customers that it has written to: their wallets, and the grants that they burn next.
+// A lane remembers the customers that it has written to or read: their wallets, and the grants that they burn next.
 // While nobody else changes them it can decide a debit without asking the database, and write a batch with
 // one statement. The fence is the wallet's version, which every other writer moves: the statement writes only
 // where the version is still the remembered one, and where any is not it writes nothing at all, and the batch

@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -225,5 +226,49 @@ func TestMemoryAfterCutConnections(t *testing.T) {
 		if _, replayed, err := debit(t, l, "acme", "0.01", key); err != nil || !replayed {
 			t.Fatalf("%s again: replayed %v, %v", key, replayed, err)
 		}
+	}
+}
+
+// A customer that a process has not seen before is read without a lock, and the debit written behind the fence.
+func TestUnknownCustomerGoesTheShortWay(t *testing.T) {
+	t.Parallel()
+	url := ledgertest.URL(t)
+	newCustomer(t, ledgertest.New(t, ledger.Options{URL: url}), "acme", "10")
+	w := tap(t, url)
+	l := ledgertest.New(t, ledger.Options{URL: w.url})
+	if _, _, err := debit(t, l, "acme", "1", "one"); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range w.take() {
+		if strings.Contains(s, "for update") || strings.HasPrefix(s, "begin") {
+			t.Errorf("the debit went the long way: %s", s)
+		}
+	}
+	if got := available(t, l, "acme"); got != "9" {
+		t.Errorf("%s available, want 9", got)
+	}
+}
+
+// Writes need no connection beside that of their transaction: those who hold all there are must not wait for each other.
+func TestOneConnectionIsEnough(t *testing.T) {
+	t.Parallel()
+	l := ledgertest.New(t, ledger.Options{Connections: 1})
+	newCustomer(t, l, "acme", "")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { grant(t, l, ledger.GrantInput{Customer: "acme", Amount: dec(t, "1")}) })
+		}
+		wg.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the writes wait for each other")
+	}
+	if got := available(t, l, "acme"); got != "4" {
+		t.Errorf("%s available, want 4", got)
 	}
 }

@@ -252,13 +252,19 @@ func (l *Ledger) inTx(ctx context.Context, f func(*tx) error) error {
 
 func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
 	defer func() { l.watch.heard(err) }()
+	post := l.prepared(ctx)
 	raw, err := l.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = raw.Rollback() }() // does nothing after a commit
 	t := &tx{querier: raw, l: l, ctx: ctx, now: l.Now()}
-	t.post = func(args ...any) (sql.Result, error) { return l.post(ctx, raw, args) }
+	t.post = func(args ...any) (sql.Result, error) {
+		if post == nil {
+			return raw.ExecContext(ctx, postingSQL, args...)
+		}
+		return raw.StmtContext(ctx, post).ExecContext(ctx, args...)
+	}
 	if err := f(t); err != nil {
 		return err
 	}
@@ -272,23 +278,21 @@ func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
 	return nil
 }
 
-// post writes a posting in a transaction. To plan its statement takes longer than to run it, so it is prepared, once on
-// each connection.
-func (l *Ledger) post(ctx context.Context, raw *sqlx.Tx, args []any) (sql.Result, error) {
-	post := l.posting.Load()
-	if post == nil {
-		prepared, err := l.db.PrepareContext(ctx, postingSQL)
-		if err != nil {
-			return nil, err
-		}
-		if l.posting.CompareAndSwap(nil, prepared) {
-			post = prepared
-		} else {
-			_ = prepared.Close()
-			post = l.posting.Load()
-		}
+// prepared is postingSQL, prepared once on each connection: to plan it takes longer than to run it. It is asked for
+// before a transaction has its connection, since to prepare takes one: those who hold all of them would wait for each
+// other. nil where it could not be prepared.
+func (l *Ledger) prepared(ctx context.Context) *sql.Stmt {
+	if post := l.posting.Load(); post != nil {
+		return post
 	}
-	return raw.StmtContext(ctx, post).ExecContext(ctx, args...)
+	post, err := l.db.PrepareContext(ctx, postingSQL)
+	if err != nil {
+		return nil
+	}
+	if !l.posting.CompareAndSwap(nil, post) {
+		_ = post.Close() // another was first
+	}
+	return l.posting.Load()
 }
 
 // tell passes on what a committed transaction changed.

@@ -88,14 +88,16 @@ func (l *Ledger) look() {
 				more = false
 			}
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 		var found map[Ref][]*Wallet
 		var err error
 		if read == nil {
-			read, err = l.db.PrepareContext(context.Background(), lookSQL)
+			read, err = l.db.PrepareContext(ctx, lookSQL)
 		}
 		if err == nil {
-			found, err = lookAt(read, batch)
+			found, err = lookAt(ctx, read, batch)
 		}
+		cancel()
 		for _, k := range batch {
 			k.wallets, k.err = found[k.ref], err
 			close(k.done)
@@ -103,9 +105,7 @@ func (l *Ledger) look() {
 	}
 }
 
-func lookAt(read *sql.Stmt, batch []*look) (map[Ref][]*Wallet, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
-	defer cancel()
+func lookAt(ctx context.Context, read *sql.Stmt, batch []*look) (map[Ref][]*Wallet, error) {
 	found := make(map[Ref][]*Wallet, len(batch))
 	buckets, ids := make(pq.Int64Array, 0, len(batch)), make(textArray, 0, len(batch))
 	for _, k := range batch {

@@ -22,8 +22,8 @@ import (
 //	stripe-go (its retries off) → retryTransport → retryablehttp → attemptTransport → the wire
 //
 // retryTransport fixes the request's bytes and lets retryablehttp drive up to five attempts by the policy in this
-// file. attemptTransport sends one of them, in its turn (pace.go), and reads the whole answer, so that a body cut short counts as a network
-// error and is asked for again under the same idempotency key, which replays it.
+// file. attemptTransport sends one of them, in its turn (pace.go), and reads the whole answer, so that a body cut short
+// counts as a network error and is asked for again under the same idempotency key, which replays it.
 
 const (
 	// retryMax is the number of attempts after the first.
