@@ -288,8 +288,8 @@ func (ln *lane) commit(batch []*debitCall) (err error) {
 	}
 	if err != nil {
 		var pe *pq.Error
-		if !errors.As(err, &pe) || conn.run("rollback") != nil {
-			ln.drop() // the connection is not to be trusted any more
+		if !errors.As(err, &pe) || outlived(err) || conn.run("rollback") != nil {
+			ln.drop() // the connection, or what is prepared on it, is not to be trusted any more
 		}
 		return err
 	}

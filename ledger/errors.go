@@ -66,5 +66,5 @@ func passing(err error) bool {
 	if !errors.As(err, &pe) {
 		return false
 	}
-	return pe.Code == "40001" || pe.Code == "40P01" // serialization_failure, deadlock_detected
+	return pe.Code == "40001" || pe.Code == "40P01" || outlived(err) // serialization_failure, deadlock_detected
 }

@@ -1,6 +1,6 @@
 package ledger
 
-// These are for tests of what they cost.
+// These are for tests of what they cost and look at.
 const (
 	EntryAtSQL        = entryAtSQL
 	ArchivedAtSQL     = archivedAtSQL
@@ -8,4 +8,6 @@ const (
 	NextSQL           = nextSQL
 	UsedAtSQL         = usedAtSQL
 	EntriesSQL        = entriesSQL
+	LookSQL           = lookSQL
+	PostingSQL        = postingSQL
 )

@@ -21,6 +21,7 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,7 +72,6 @@ type Ledger struct {
 	render       func(subject any) ([]byte, error)
 	slow         chan struct{} // looks at much of the books that are on their way
 	types        atomic.Pointer[rowTypes]
-	posting      atomic.Pointer[sql.Stmt]
 	looks        chan *look
 	lookers      sync.WaitGroup
 	closed       chan struct{}
@@ -125,12 +125,12 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 // connect opens the pools, and has them watched.
 func (l *Ledger) connect(ctx context.Context, url string, connections, lanes int) (err error) {
 	l.watch = newWatch(l.log)
-	if l.db, err = connect(ctx, url, l.watch.dialer(networkDeadline)); err != nil {
+	if l.db, err = connect(ctx, url, l.watch.dialer(networkDeadline), true); err != nil {
 		return err
 	}
 	l.db.SetMaxOpenConns(connections)
 	l.db.SetMaxIdleConns(connections)
-	if l.laneDB, err = connect(ctx, url, l.watch.dialer(laneDeadline)); err == nil {
+	if l.laneDB, err = connect(ctx, url, l.watch.dialer(laneDeadline), false); err == nil {
 		l.laneDB.SetMaxOpenConns(lanes)
 		l.laneDB.SetMaxIdleConns(lanes)
 		if err = l.watch.begin(url); err == nil {
@@ -184,10 +184,10 @@ const dialTimeout = 10 * time.Second
 
 // Connect opens a pool on the database at url whose connections notice a dead network.
 func Connect(ctx context.Context, url string) (*sqlx.DB, error) {
-	return connect(ctx, url, deadlineDialer{patience: networkDeadline})
+	return connect(ctx, url, deadlineDialer{patience: networkDeadline}, false)
 }
 
-func connect(ctx context.Context, url string, dialer deadlineDialer) (*sqlx.DB, error) {
+func connect(ctx context.Context, url string, dialer deadlineDialer, prepares bool) (*sqlx.DB, error) {
 	cfg, err := pq.NewConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("database url: %w", err)
@@ -198,13 +198,17 @@ func connect(ctx context.Context, url string, dialer deadlineDialer) (*sqlx.DB, 
 		return nil, fmt.Errorf("database url: %w", err)
 	}
 	connector.Dialer(dialer)
-	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
+	var opens driver.Connector = connector
+	if prepares {
+		opens = preparing{connector}
+	}
+	db := sql.OpenDB(opens)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	if err := db.PingContext(ctx); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("database: %w", err)
 	}
-	return db, nil
+	return sqlx.NewDb(db, "postgres"), nil
 }
 
 // querier runs statements in a transaction: a *sqlx.Tx, or the connection of a lane that has begun one.
@@ -252,19 +256,13 @@ func (l *Ledger) inTx(ctx context.Context, f func(*tx) error) error {
 
 func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
 	defer func() { l.watch.heard(err) }()
-	post := l.prepared(ctx)
 	raw, err := l.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = raw.Rollback() }() // does nothing after a commit
 	t := &tx{querier: raw, l: l, ctx: ctx, now: l.Now()}
-	t.post = func(args ...any) (sql.Result, error) {
-		if post == nil {
-			return raw.ExecContext(ctx, postingSQL, args...)
-		}
-		return raw.StmtContext(ctx, post).ExecContext(ctx, args...)
-	}
+	t.post = func(args ...any) (sql.Result, error) { return raw.ExecContext(ctx, postingSQL, args...) }
 	if err := f(t); err != nil {
 		return err
 	}
@@ -276,23 +274,6 @@ func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
 	}
 	t.tell()
 	return nil
-}
-
-// prepared is postingSQL, prepared once on each connection: to plan it takes longer than to run it. It is asked for
-// before a transaction has its connection, since to prepare takes one: those who hold all of them would wait for each
-// other. nil where it could not be prepared.
-func (l *Ledger) prepared(ctx context.Context) *sql.Stmt {
-	if post := l.posting.Load(); post != nil {
-		return post
-	}
-	post, err := l.db.PrepareContext(ctx, postingSQL)
-	if err != nil {
-		return nil
-	}
-	if !l.posting.CompareAndSwap(nil, post) {
-		_ = post.Close() // another was first
-	}
-	return l.posting.Load()
 }
 
 // tell passes on what a committed transaction changed.

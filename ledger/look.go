@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"slices"
 	"time"
 
@@ -66,12 +65,6 @@ func (l *Ledger) spendable(ctx context.Context, ref Ref) ([]*Wallet, error) {
 
 // look serves looks until the ledger closes.
 func (l *Ledger) look() {
-	var read *sql.Stmt // once it could be prepared
-	defer func() {
-		if read != nil {
-			_ = read.Close()
-		}
-	}()
 	for {
 		var batch []*look
 		select {
@@ -89,14 +82,7 @@ func (l *Ledger) look() {
 			}
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
-		var found map[Ref][]*Wallet
-		var err error
-		if read == nil {
-			read, err = l.db.PrepareContext(ctx, lookSQL)
-		}
-		if err == nil {
-			found, err = lookAt(ctx, read, batch)
-		}
+		found, err := l.lookAt(ctx, batch)
 		cancel()
 		for _, k := range batch {
 			k.wallets, k.err = found[k.ref], err
@@ -105,7 +91,7 @@ func (l *Ledger) look() {
 	}
 }
 
-func lookAt(ctx context.Context, read *sql.Stmt, batch []*look) (map[Ref][]*Wallet, error) {
+func (l *Ledger) lookAt(ctx context.Context, batch []*look) (map[Ref][]*Wallet, error) {
 	found := make(map[Ref][]*Wallet, len(batch))
 	buckets, ids := make(pq.Int64Array, 0, len(batch)), make(textArray, 0, len(batch))
 	for _, k := range batch {
@@ -114,7 +100,7 @@ func lookAt(ctx context.Context, read *sql.Stmt, batch []*look) (map[Ref][]*Wall
 			buckets, ids = append(buckets, int64(k.ref.Bucket)), append(ids, k.ref.ID)
 		}
 	}
-	rows, err := read.QueryContext(ctx, buckets, ids)
+	rows, err := l.db.QueryContext(ctx, lookSQL, buckets, ids)
 	if err != nil {
 		return nil, err
 	}

@@ -13,10 +13,11 @@ import (
 
 // wiretap stands between a ledger and its database and notes the statements that are really sent.
 type wiretap struct {
-	url   string // of the database, through the tap
-	mu    sync.Mutex
-	sent  map[string]bool // statements since the last take
-	named map[string]bool // those that were ever sent under a name: the lanes' own
+	url    string // of the database, through the tap
+	mu     sync.Mutex
+	sent   map[string]bool // statements since the last take
+	lanes  map[string]bool // those that a lane ever sent
+	parsed int             // how many were sent to be parsed, with or without a name
 }
 
 // tap listens in on the way to the database at url.
@@ -31,7 +32,7 @@ func tap(t *testing.T, database string) *wiretap {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = listener.Close() })
-	w := &wiretap{sent: make(map[string]bool), named: make(map[string]bool)}
+	w := &wiretap{sent: make(map[string]bool), lanes: make(map[string]bool)}
 	server := u.Host
 	u.Host = listener.Addr().String()
 	w.url = u.String()
@@ -60,6 +61,7 @@ func (w *wiretap) relay(client net.Conn, server string) {
 		_ = client.Close()
 	}()
 	in, named := bufio.NewReader(client), make(map[string]string)
+	lane := false
 	for head := 4; ; head = 5 { // only the first message has no letter before its length
 		message := make([]byte, head)
 		if _, err := io.ReadFull(in, message); err != nil {
@@ -70,7 +72,8 @@ func (w *wiretap) relay(client net.Conn, server string) {
 			return
 		}
 		if head == 5 {
-			w.note(message[0], body, named)
+			lane = lane || bytes.Contains(body, []byte("force_generic_plan")) // among a lane's settings
+			w.note(message[0], body, named, lane)
 		}
 		if _, err := db.Write(append(message, body...)); err != nil {
 			return
@@ -79,26 +82,26 @@ func (w *wiretap) relay(client net.Conn, server string) {
 }
 
 // note notes a statement when it is executed: a Query, or the Bind of one that was parsed.
-func (w *wiretap) note(letter byte, body []byte, named map[string]string) {
+func (w *wiretap) note(letter byte, body []byte, named map[string]string, lane bool) {
 	fields := bytes.SplitN(body, []byte{0}, 3)
-	text, name := "", ""
+	text := ""
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch letter {
 	case 'P': // name, text
 		named[string(fields[0])] = string(fields[1])
+		w.parsed++
 		return
 	case 'B': // portal, name
-		name = string(fields[1])
-		text = named[name]
+		text = named[string(fields[1])]
 	case 'Q':
 		text = string(fields[0])
 	default:
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.sent[text] = true
-	if name != "" {
-		w.named[text] = true
+	if lane {
+		w.lanes[text] = true
 	}
 }
 
@@ -113,9 +116,16 @@ func (w *wiretap) take() (statements []string) {
 	return statements
 }
 
-// ofLane reports whether a statement is one that a lane has prepared.
+// ofLane reports whether a statement is one that a lane sends.
 func (w *wiretap) ofLane(statement string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.named[statement]
+	return w.lanes[statement]
+}
+
+// parses answers how many statements were sent to be parsed so far.
+func (w *wiretap) parses() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.parsed
 }
