@@ -183,6 +183,9 @@ const maxFindings = 100
 // Verify looks at every invariant over the whole database and draws the digest of the books. It reads one snapshot, so
 // it may run beside a working service; its cost grows with the entries, and it tells how many of its steps are done.
 func (l *Ledger) Verify(ctx context.Context, progress func(done, of int)) (v Verification, err error) {
+	if err := l.acquaint(ctx); err != nil {
+		return v, err
+	}
 	err = l.inTx(ctx, func(t *tx) error {
 		v = Verification{}
 		parts, err := t.snapshot()
