@@ -317,8 +317,8 @@ func (ln *lane) begin() (conn *laneConn, err error) {
 // costs a round trip more, and a pool would prepare anew on every connection.
 type laneConn struct {
 	*sqlx.Conn
-	replays, wallets, lock, grants, post *sqlx.Stmt
-	types                                *rowTypes
+	replays, learn, lock, grants, post *sqlx.Stmt
+	types                              *rowTypes
 }
 
 // laneSettings make the planner walk indexes for a batch's few rows, whatever it thinks of an array's
@@ -341,7 +341,7 @@ func (ln *lane) connection() (*laneConn, error) {
 	for _, s := range []struct {
 		stmt  **sqlx.Stmt
 		query string
-	}{{&c.replays, replaysSQL}, {&c.wallets, walletsSQL}, {&c.lock, lockSQL}, {&c.grants, liveGrantsSQL}, {&c.post, debitsSQL}} {
+	}{{&c.replays, replaysSQL}, {&c.learn, learnSQL}, {&c.lock, lockSQL}, {&c.grants, liveGrantsSQL}, {&c.post, debitsSQL}} {
 		if err == nil {
 			*s.stmt, err = raw.PreparexContext(context.Background(), s.query)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 )
 
@@ -24,18 +23,32 @@ select a.key, a.request, 'answer', '', 0, 0, 0, 0, '', '', '', '', a.created_at,
 from unnest($1::smallint[], $2::text[]) u(bucket, key)
 join answers a on a.bucket = u.bucket and a.key = u.key`
 
-// walletsSQL reads the wallets of customers.
-const walletsSQL = `
-select w.bucket, w.id, w.customer_id, w.asset, w.scale, w.scope, w.status, w.total, w.held, w.pending, w.debt, w.stripe_debt,
+// laneColumns are what a batch has to know of a wallet, in the order of scanned.
+const laneColumns = `w.bucket, w.id, w.customer_id, w.asset, w.scale, w.scope, w.status, w.total, w.held, w.pending, w.debt, w.stripe_debt,
 	w.overdraft_limit, w.seq, w.version, w.entered_at, w.turns_at, w.refill_below, w.used, w.seal, w.barred, w.full_amount,
-	w.alert_state, w.quiet_from, w.quiet_below, w.created_at
+	w.alert_state, w.quiet_from, w.quiet_below, w.created_at`
+
+// lockSQL reads the wallets of customers and locks them, in the one order that everybody locks in.
+const lockSQL = `
+select ` + laneColumns + `
 from unnest($1::smallint[], $2::text[]) u(bucket, customer_id)
 join wallets w on w.bucket = u.bucket and w.customer_id = u.customer_id
-order by w.bucket, w.id`
-
-// lockSQL locks them, in the one order that everybody locks in.
-const lockSQL = walletsSQL + `
+order by w.bucket, w.id
 for update of w`
+
+// learnSQL reads the wallets of customers without a lock, with the first grants of each in burn order: a row for each
+// grant, and one for a wallet that has none.
+const learnSQL = `
+select ` + laneColumns + `,
+	coalesce(g.id, ''), coalesce(g.remaining, 0), coalesce(g.held, 0), coalesce(g.covers = 'all', false)
+from unnest($1::smallint[], $2::text[]) u(bucket, customer_id)
+join wallets w on w.bucket = u.bucket and w.customer_id = u.customer_id
+left join lateral (
+	select g.id, g.remaining, g.held, g.covers, g.priority, g.expires_at, g.kind_rank from grants g
+	where g.bucket = w.bucket and g.wallet_id = w.id and g.live
+	order by g.priority, g.expires_at, g.kind_rank, g.id
+	limit $3) g on true
+order by w.bucket, w.id, g.priority, g.expires_at, g.kind_rank, g.id`
 
 // liveGrantsSQL loads the first grants of wallets in burn order: no more than may be needed, however many
 // a wallet has.
@@ -80,7 +93,7 @@ func (b *debitBatch) book(batch []*debitCall) error {
 	if err != nil || len(open) == 0 {
 		return err
 	}
-	if err := b.read(b.conn.lock, open); err != nil {
+	if err := b.lock(open); err != nil {
 		return err
 	}
 	b.t.now = b.t.l.Now() // after the locks: a wallet's entries are in the order of their times
@@ -188,28 +201,70 @@ func (b *debitBatch) replay(batch []*debitCall) ([]*debitCall, error) {
 	return open, nil
 }
 
-// read reads the callers' wallets, under their row locks or not.
-func (b *debitBatch) read(how *sqlx.Stmt, calls []*debitCall) error {
-	buckets, ids := make(pq.Int64Array, 0, len(calls)), make(textArray, 0, len(calls))
-	for _, c := range calls {
-		if _, ok := b.wallets[c.ref]; !ok {
-			b.wallets[c.ref] = nil
-			buckets, ids = append(buckets, int64(c.ref.Bucket)), append(ids, c.ref.ID)
-		}
-	}
-	rows, err := how.QueryContext(b.t.ctx, buckets, ids)
+// lock reads the callers' wallets under their row locks.
+func (b *debitBatch) lock(calls []*debitCall) error {
+	buckets, ids := b.customers(calls)
+	rows, err := b.conn.lock.QueryContext(b.t.ctx, buckets, ids)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		w := new(Wallet)
-		if err := rows.Scan(&w.Bucket, &w.ID, &w.Customer, &w.Asset, &w.Scale, &w.Scope, &w.Status, &w.Total, &w.Held, &w.Pending,
-			&w.Debt, &w.StripeDebt, &w.OverdraftLimit, &w.Seq, &w.Version, &w.EnteredAt, &w.TurnsAt, &w.RefillBelow, &w.Used, &w.Seal,
-			&w.Barred, &w.FullAmount, &w.AlertState, &w.QuietFrom, &w.QuietBelow, &w.CreatedAt); err != nil {
+		if err := rows.Scan(w.scanned()...); err != nil {
 			return err
 		}
 		b.wallets[w.ref()] = append(b.wallets[w.ref()], w)
+	}
+	return rows.Err()
+}
+
+// customers are those of the calls, each once.
+func (b *debitBatch) customers(calls []*debitCall) (buckets pq.Int64Array, ids textArray) {
+	buckets, ids = make(pq.Int64Array, 0, len(calls)), make(textArray, 0, len(calls))
+	for _, c := range calls {
+		if _, ok := b.wallets[c.ref]; !ok {
+			b.wallets[c.ref] = nil
+			buckets, ids = append(buckets, int64(c.ref.Bucket)), append(ids, c.ref.ID)
+		}
+	}
+	return buckets, ids
+}
+
+// scanned are where the columns of a wallet go.
+func (w *Wallet) scanned() []any {
+	return []any{&w.Bucket, &w.ID, &w.Customer, &w.Asset, &w.Scale, &w.Scope, &w.Status, &w.Total, &w.Held, &w.Pending,
+		&w.Debt, &w.StripeDebt, &w.OverdraftLimit, &w.Seq, &w.Version, &w.EnteredAt, &w.TurnsAt, &w.RefillBelow, &w.Used, &w.Seal,
+		&w.Barred, &w.FullAmount, &w.AlertState, &w.QuietFrom, &w.QuietBelow, &w.CreatedAt}
+}
+
+// learn reads the callers' wallets without a lock, and the first grants of each.
+func (b *debitBatch) learn(calls []*debitCall) error {
+	buckets, ids := b.customers(calls)
+	rows, err := b.conn.learn.QueryContext(b.t.ctx, buckets, ids, firstGrants)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var last *Wallet
+	for rows.Next() {
+		w := new(Wallet)
+		var grant string
+		var remaining, held int64
+		var mirrored bool
+		if err := rows.Scan(append(w.scanned(), &grant, &remaining, &held, &mirrored)...); err != nil {
+			return err
+		}
+		if last == nil || w.ID != last.ID {
+			last = w
+			b.wallets[w.ref()] = append(b.wallets[w.ref()], w)
+			b.grants[w] = &purse{whole: true}
+		}
+		if grant != "" {
+			pu := b.grants[last]
+			pu.add(grant, remaining, held, mirrored)
+			pu.whole = len(pu.tranches) < firstGrants
+		}
 	}
 	return rows.Err()
 }
@@ -293,20 +348,25 @@ func (b *debitBatch) loadSome(wallets []*Wallet, limit int) error {
 		if err := rows.Scan(&wallet, &id, &remaining, &held, &mirrored); err != nil {
 			return err
 		}
-		pu := byID[wallet]
-		pu.tranches = append(pu.tranches, tranche{id: id, free: remaining - held, was: remaining - held, mirrored: mirrored})
-		pu.free += remaining - held
-		if held > 0 {
-			if pu.held == nil {
-				pu.held = make(map[string]int64)
-			}
-			pu.held[id] = held
-		}
+		byID[wallet].add(id, remaining, held, mirrored)
 	}
 	for _, pu := range byID {
 		pu.whole = len(pu.tranches) < limit
 	}
 	return rows.Err()
+}
+
+// add puts the next grant in burn order into the purse.
+func (pu *purse) add(id string, remaining, held int64, mirrored bool) {
+	free := remaining - held
+	pu.tranches = append(pu.tranches, tranche{id: id, free: free, was: free, mirrored: mirrored})
+	pu.free += free
+	if held > 0 {
+		if pu.held == nil {
+			pu.held = make(map[string]int64)
+		}
+		pu.held[id] = held
+	}
 }
 
 // decide books one call on its wallet, or refuses it.

@@ -184,8 +184,7 @@ func (ln *lane) fenced(batch []*debitCall) (rest []*debitCall, err error) {
 }
 
 // learn reads the customers of the batch that are not remembered, without a lock: the fence tells whether anything has
-// changed since. The wallets come before their grants, so what is known of a wallet's version is never younger than what
-// is known of its grants.
+// changed since. Wallets and grants are of one statement, so what is known of either is of one moment.
 func (ln *lane) learn(conn *laneConn, batch []*debitCall) error {
 	var unknown []*debitCall
 	now := ln.l.Now()
@@ -199,20 +198,8 @@ func (ln *lane) learn(conn *laneConn, batch []*debitCall) error {
 	}
 	b := newBatch(ln.l)
 	b.conn = conn
-	if err := b.read(conn.wallets, unknown); err != nil {
+	if err := b.learn(unknown); err != nil {
 		return ln.unlearned(err)
-	}
-	var all []*Wallet
-	for _, wallets := range b.wallets {
-		for _, w := range wallets {
-			b.grants[w] = &purse{}
-			all = append(all, w)
-		}
-	}
-	if len(all) > 0 {
-		if err := b.loadSome(all, firstGrants); err != nil {
-			return ln.unlearned(err)
-		}
 	}
 	for ref, wallets := range b.wallets {
 		if len(wallets) == 0 {

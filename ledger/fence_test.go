@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -233,19 +234,45 @@ func TestMemoryAfterCutConnections(t *testing.T) {
 func TestUnknownCustomerGoesTheShortWay(t *testing.T) {
 	t.Parallel()
 	url := ledgertest.URL(t)
-	newCustomer(t, ledgertest.New(t, ledger.Options{URL: url}), "acme", "10")
+	first := ledgertest.New(t, ledger.Options{URL: url})
+	newCustomer(t, first, "acme", "10")
+	var sooner []string // more grants than are read at first, which burn before that of the ten
+	for _, priority := range []int16{30, 10, 20, 40, 45} {
+		sooner = append(sooner, grant(t, first, ledger.GrantInput{Customer: "acme", Amount: dec(t, "1"), Kind: "promotional", Priority: priority}).ID)
+	}
+	if _, _, err := first.CreateHold(ctx, ledger.HoldInput{Customer: "acme", Amount: dec(t, "0.5"), ExpiresIn: time.Hour}, ledger.Once{}); err != nil { // of the one with priority 10
+		t.Fatal(err)
+	}
+	newCustomer(t, first, "both", "5")
+	if _, err := first.PutAsset(ctx, ledger.AssetInput{Code: "gold"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := first.CreateWallet(ctx, ledger.WalletInput{Customer: "both", Asset: "gold"}, ledger.Once{}); err != nil {
+		t.Fatal(err)
+	}
 	w := tap(t, url)
 	l := ledgertest.New(t, ledger.Options{URL: w.url})
-	if _, _, err := debit(t, l, "acme", "1", "one"); err != nil {
+	d, _, err := debit(t, l, "acme", "1.75", "one")
+	if err != nil {
 		t.Fatal(err)
+	}
+	want := ledger.Parts{{Grant: sooner[1], Amount: 500_000}, {Grant: sooner[2], Amount: 1_000_000}, {Grant: sooner[0], Amount: 250_000}}
+	if !slices.Equal(d.Parts, want) {
+		t.Errorf("paid by %v, want %v", d.Parts, want)
 	}
 	for _, s := range w.take() {
 		if strings.Contains(s, "for update") || strings.HasPrefix(s, "begin") {
 			t.Errorf("the debit went the long way: %s", s)
 		}
 	}
-	if got := available(t, l, "acme"); got != "9" {
-		t.Errorf("%s available, want 9", got)
+	if got := available(t, l, "acme"); got != "12.75" {
+		t.Errorf("%s available, want 12.75", got)
+	}
+	if _, _, err := debit(t, l, "acme", "12.75", "rest"); err != nil { // by all six
+		t.Errorf("the rest: %v", err)
+	}
+	if _, _, err := debit(t, l, "both", "1", "either"); !ledger.IsCode(err, ledger.CodeMissing) { // a wallet without a grant is one all the same
+		t.Errorf("from either of two wallets: %v", err)
 	}
 }
 
