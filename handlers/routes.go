@@ -95,6 +95,8 @@ func (s *Server) everybodys() map[string]http.Handler {
 		"GET /openapi.json":     s.open(s.getDocument),
 		"GET /docs":             s.open(s.getDocs),
 		"GET /docs/docs.css":    s.open(s.getDocsStyle),
+
+		"GET /static/{version}/{name}": s.open(s.getStatic),
 	}
 	if !s.MetricsElsewhere {
 		open["GET /metrics"] = s.plain(s.MetricsHandler())

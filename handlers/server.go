@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/handlers/pages"
 	"lockstep/ledger"
 	"lockstep/stripeutil"
 )
@@ -42,6 +43,11 @@ type Server struct {
 	PublicURL string
 	// MetricsElsewhere says that the metrics have an address of their own and are not served here.
 	MetricsElsewhere bool
+
+	// Site renders the pages that people see.
+	Site *pages.Site
+	// Dev says that nothing here is real money.
+	Dev bool
 
 	keys        keyCache
 	metrics     Metrics

@@ -51,6 +51,7 @@ func dev(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // forDev fills in what dev needs and refuses what it must not touch.
 func (c *config) forDev() error {
+	c.dev = true
 	c.OutboundPrivate = true // a receiver under development is on this machine
 	if c.APIKey == "" {
 		c.APIKey = devKey
