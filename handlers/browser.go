@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lockstep/handlers/pages"
+	"lockstep/ledger"
 )
 
 // What people see in a browser: the customer's portal and the operators' console. Both are forms and links, which work
@@ -28,14 +29,24 @@ type visit struct {
 	locale pages.Locale
 	who    string // who is signed in
 	form   url.Values
+
+	operator ledger.Operator // of the console, who is signed in
 }
 
 // web is a route that answers with a page. A POST must come from a page of this very site: a browser says where a form was,
 // and one that says another site, or a form that another site made, is refused.
 func (s *Server) web(room string, handle func(*visit) error) http.Handler {
+	return s.webIn(room, s.rooms.pages, handle)
+}
+
+// webIn is web for a page that works in another room than pages do: one that waits for Stripe must keep none from the others.
+func (s *Server) webIn(site string, place *room, handle func(*visit) error) http.Handler {
 	guard := http.NewCrossOriginProtection()
 	return s.open(func(c *call) error {
-		v := &visit{call: c, room: room, locale: pages.LocaleOf(c.r.Header.Get("Accept-Language"))}
+		v := &visit{call: c, room: site, locale: pages.LocaleOf(c.r.Header.Get("Accept-Language"))}
+		if site == "console" { // which has English words alone
+			v.locale = v.locale.English()
+		}
 		h := c.w.Header()
 		h.Set("Content-Security-Policy", webPolicy)
 		h.Set("Referrer-Policy", "same-origin")
@@ -55,7 +66,7 @@ func (s *Server) web(room string, handle func(*visit) error) http.Handler {
 			err = v.readForm()
 		}
 		if err == nil {
-			err = c.within(s.rooms.pages, func(*call) error { return handle(v) })
+			err = c.within(place, func(*call) error { return handle(v) })
 		}
 		if err != nil {
 			s.errorPage(v, err)
@@ -90,7 +101,7 @@ func (v *visit) readForm() error {
 
 // show answers with a page of the visit's room, such as home, or a part of one: home#chart.
 func (s *Server) show(v *visit, status int, page string, f pages.Frame) error {
-	f.Locale, f.Path, f.Who, f.Request, f.Dev = v.locale, v.r.URL.Path, v.who, v.id, s.Dev
+	f.Locale, f.Path, f.Who, f.Request, f.Dev, f.Live = v.locale, v.r.URL.Path, v.who, v.id, s.Dev, s.Stripe != nil && s.Stripe.Livemode()
 	body, err := s.Site.Render(v.room+"/"+page, f)
 	if err != nil {
 		return err

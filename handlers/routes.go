@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"maps"
 	"net/http"
 	"path"
 	"strings"
@@ -98,6 +99,7 @@ func (s *Server) everybodys() map[string]http.Handler {
 
 		"GET /static/{version}/{name}": s.open(s.getStatic),
 	}
+	maps.Copy(open, s.consoles())
 	if !s.MetricsElsewhere {
 		open["GET /metrics"] = s.plain(s.MetricsHandler())
 	}

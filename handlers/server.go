@@ -57,6 +57,7 @@ type Server struct {
 	stopping    atomic.Bool
 	called      atomic.Int64 // when the last call came since stopping, in Unix nanoseconds
 	complaints  complaints
+	tries       tries
 }
 
 // Handler is the whole service.

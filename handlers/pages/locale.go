@@ -43,6 +43,14 @@ func LocaleOf(acceptLanguage string) Locale {
 	return newLocale(c, tag)
 }
 
+// English is the locale itself where it is one of English, else the plain one: for pages that have words in no other.
+func (l Locale) English() Locale {
+	if l.words == catalogs[0] {
+		return l
+	}
+	return newLocale(catalogs[0], catalogs[0].tag)
+}
+
 // languages are those that a browser names, the dearest first; one that nobody knows is passed over.
 func languages(accept string) (wanted []language.Tag) {
 	quality := make(map[language.Tag]float32)

@@ -101,6 +101,7 @@ type Frame struct {
 	Who     string // who is signed in
 	Request string // its id
 	Dev     bool   // of lockstep dev: pages say that nothing here is real money
+	Live    bool   // Stripe's key moves real money
 }
 
 // Render makes a page, such as portal/home, or a part of one, such as portal/home#chart.
