@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,12 +28,15 @@ type order struct {
 	plan func() (plan, error)
 	// do does it, under once, which makes it happen at most once however often it is called.
 	do func(once ledger.Once, reason string) (deed, error)
+	// reveal is nil, or the page that shows, to whoever has just done it and never again, a secret that it made: "" where it
+	// made none, for it was done before.
+	reveal func() (page string, f pages.Frame)
 }
 
 // formField is one that an operator fills in.
 type formField struct {
 	Name, Label, Help string
-	Kind              string // text, date or select; "" is text
+	Kind              string // text, area, date, select, or checks: several options, with commas between; "" is text
 	Options           []option
 	Value             string
 	Optional          bool
@@ -41,6 +45,11 @@ type formField struct {
 }
 
 type option struct{ Value, Label string }
+
+// Chosen reports whether an option is one of the field's.
+func (f *formField) Chosen(value string) bool {
+	return slices.Contains(strings.Split(f.Value, ","), value)
+}
 
 // plan is what an act would do, as an operator is shown it, and as the audit trail keeps it.
 type plan struct {
@@ -54,7 +63,7 @@ type move struct {
 	After  string `json:"after"`
 }
 
-func (p *plan) say(sentence string)               { p.Says = append(p.Says, sentence) }
+func (p *plan) say(sentence string)             { p.Says = append(p.Says, sentence) }
 func (p *plan) move(what, before, after string) { p.Moves = append(p.Moves, move{what, before, after}) }
 
 // deed is what came of an act.
@@ -120,7 +129,7 @@ func (s *Server) act(make func(*visit) (*order, error)) func(*visit) error {
 		}
 		p.Act, p.Reason = v.form.Get("act"), strings.TrimSpace(v.form.Get("reason"))
 		for _, f := range o.fields {
-			f.Value = strings.TrimSpace(v.form.Get(f.Name))
+			f.Value = strings.ReplaceAll(strings.TrimSpace(strings.Join(v.form[f.Name], ",")), "\r\n", "\n")
 		}
 		switch v.form.Get("step") {
 		case "change":
@@ -211,6 +220,11 @@ func (s *Server) confirm(v *visit, o *order, p *actPage) error {
 	if row.Outcome == "" {
 		if err := s.perform(v, o, row); err != nil {
 			return err
+		}
+		if o.reveal != nil {
+			if page, f := o.reveal(); page != "" {
+				return s.show(v, http.StatusOK, page, f)
+			}
 		}
 	}
 	return v.goTo(actPath(row.ID))

@@ -62,11 +62,11 @@ func (v *visit) asked(into map[string]*string) (err error) {
 }
 
 // actions are all names of acts, for the filter of the trail. Whoever adds an act adds it here.
-var actions = []option{
+var actions = append([]option{
 	{"grant", "Give credit"}, {"void_grant", "Void a grant"}, {"adjust", "Adjust"}, {"reverse", "Reverse a debit"},
 	{"freeze", "Freeze"}, {"unfreeze", "Unfreeze"}, {"pause_rule", "Pause a rule"}, {"resume_rule", "Resume a rule"},
 	{"charge", "Charge now"}, {"repair", "Repair"},
-}
+}, officeActs...)
 
 // actionName is an act's name in words.
 func actionName(action string) string {

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,7 +20,7 @@ import (
 
 // consoles are the console's routes: one line a page.
 func (s *Server) consoles() map[string]http.Handler {
-	return map[string]http.Handler{
+	all := map[string]http.Handler{
 		"GET /console/login":   s.web("console", s.showLogin),
 		"POST /console/login":  s.web("console", s.postLogin),
 		"POST /console/logout": s.web("console", s.postLogout),
@@ -29,6 +30,8 @@ func (s *Server) consoles() map[string]http.Handler {
 		"GET /console/audit":      s.console(s.showAudit),
 		"GET /console/audit/{id}": s.console(s.showAct),
 	}
+	maps.Copy(all, s.backOffice())
+	return all
 }
 
 // console is a page of the console: a person without a session goes to the door, and comes back after.

@@ -9,5 +9,5 @@ func placeOf(id string) string {
 			return "/console/" + page + "/" + id
 		}
 	}
-	return ""
+	return officePlace(id)
 }

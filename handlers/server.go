@@ -58,6 +58,8 @@ type Server struct {
 	called      atomic.Int64 // when the last call came since stopping, in Unix nanoseconds
 	complaints  complaints
 	tries       tries
+	exporting   atomic.Bool // entries are on their way to somebody's browser
+	reports     reportCache
 }
 
 // Handler is the whole service.

@@ -113,6 +113,11 @@ func (l Locale) Amount(steps int64, scale int16, asset string) string {
 	return l.Number(text) + " " + asset // a no-break space
 }
 
+// Sum writes a decimal of a currency as money.
+func (l Locale) Sum(decimal, code string) string {
+	return l.write(decimal, code, currency.DefaultDigits)
+}
+
 // Number writes a decimal as the locale does.
 func (l Locale) Number(decimal string) string {
 	a, err := currency.NewAmount(decimal, "USD") // shown without
