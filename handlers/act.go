@@ -54,7 +54,7 @@ type move struct {
 	After  string `json:"after"`
 }
 
-func (p *plan) say(sentence string)               { p.Says = append(p.Says, sentence) }
+func (p *plan) say(sentence string)             { p.Says = append(p.Says, sentence) }
 func (p *plan) move(what, before, after string) { p.Moves = append(p.Moves, move{what, before, after}) }
 
 // deed is what came of an act.
