@@ -265,6 +265,9 @@ func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
 		}
 		return raw.StmtContext(ctx, post).ExecContext(ctx, args...)
 	}
+	if r, ok := ctx.Value(rehearsalKey{}).(*rehearsal); ok {
+		return t.rehearse(r, f)
+	}
 	if err := f(t); err != nil {
 		return err
 	}

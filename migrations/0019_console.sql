@@ -53,11 +53,21 @@ create table act_previews (
 );
 create index act_previews_at on act_previews (at);
 
--- Customers are searched by how their e-mail address and their name begin.
+-- Customers are searched by how their id, their e-mail address and their name begin.
 create index customers_email on customers (lower(email) text_pattern_ops) where email <> '';
 create index customers_name  on customers (lower(name) text_pattern_ops) where name <> '';
-create index customers_ids   on customers (id text_pattern_ops);
+create index customers_ids   on customers (id);
+
+-- What the overview counts is found without reading the rest.
+create index customers_drifted   on customers (id) where drift_told <> '';
+create index topup_rules_paused  on topup_rules (pause_reason, bucket, wallet_id) where pause_reason is not null and enabled;
+create index stripe_events_stuck on stripe_events (received_at) where status = 'failed';
+-- The newest of a customer's balance transactions stand beside Stripe's own list.
+create index balance_transactions_newest on balance_transactions (bucket, customer_id, created_at, id);
+drop index balance_transactions_of_customer;
 
 -- +goose Down
+create index balance_transactions_of_customer on balance_transactions (bucket, customer_id);
+drop index balance_transactions_newest, stripe_events_stuck, topup_rules_paused, customers_drifted;
 drop index customers_ids, customers_name, customers_email;
 drop table act_previews, acts, console_sessions;
