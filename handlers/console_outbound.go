@@ -18,6 +18,7 @@ type endpointRow struct {
 	Word   string     // how it goes with it
 	Kind   string     // of badge
 	Why    string     // it is disabled
+	Types  []string   // that it takes
 	Signed *time.Time // until when its old secret signs too; nil: it has none
 }
 
@@ -26,7 +27,7 @@ var whyDisabled = map[string]string{ledger.DisabledManual: "an operator, or a ca
 	ledger.DisabledFailing: "it has taken nothing for days"}
 
 func (s *Server) endpointRow(e ledger.Endpoint, h ledger.EndpointHealth) endpointRow {
-	row := endpointRow{Endpoint: e, EndpointHealth: h, Word: "works", Kind: "good"}
+	row := endpointRow{Endpoint: e, EndpointHealth: h, Word: "works", Kind: "good", Types: e.Events()}
 	if e.OldSecret != nil && e.OldSecretUntil.After(s.Ledger.Now()) {
 		row.Signed = e.OldSecretUntil
 	}
