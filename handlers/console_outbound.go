@@ -114,7 +114,9 @@ func (s *Server) showEvents(v *visit) error {
 	var ref ledger.Ref
 	status := http.StatusOK
 	if p.Customer != "" {
-		ref, err = s.Ledger.Resolve(v.ctx(), p.Customer)
+		var c ledger.Customer
+		c, err = s.Ledger.Customer(v.ctx(), p.Customer)
+		ref = c.Ref
 		if ledger.IsCode(err, ledger.CodeNotFound) {
 			p.CustomerError, err, status = "There is no such customer.", nil, http.StatusNotFound
 		}

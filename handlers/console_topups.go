@@ -32,7 +32,9 @@ func (s *Server) showTopups(v *visit) error {
 	var err error
 	status := http.StatusOK
 	if p.Customer != "" {
-		f.Customer, err = s.Ledger.Resolve(v.ctx(), p.Customer)
+		var c ledger.Customer
+		c, err = s.Ledger.Customer(v.ctx(), p.Customer)
+		f.Customer = c.Ref
 		if ledger.IsCode(err, ledger.CodeNotFound) {
 			p.CustomerError, err, status = "There is no such customer.", nil, http.StatusNotFound
 		}
@@ -90,7 +92,7 @@ func (s *Server) showTopup(v *visit) error {
 	for _, e := range p.Events {
 		p.Told = append(p.Told, toldOf{e, eventWords[e.Type]})
 	}
-	return s.show(v, http.StatusOK, "topup", pages.Frame{Title: "Top-up", Data: p})
+	return s.show(v, http.StatusOK, "topup", pages.Frame{Title: "Top-up", Data: &p})
 }
 
 // declines are what a bank's or Stripe's words for a decline mean, and what helps.
