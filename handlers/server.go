@@ -58,6 +58,8 @@ type Server struct {
 	called      atomic.Int64 // when the last call came since stopping, in Unix nanoseconds
 	complaints  complaints
 	tries       tries
+	pulse       kept[ledger.Pulse]
+	sums        kept[sums]
 }
 
 // Handler is the whole service.
