@@ -138,7 +138,7 @@ func (s *Server) errorPage(v *visit, err error) {
 		said = v.locale.T("error.busy")
 	case status >= 500:
 		said = v.locale.T("error.failed")
-	case status == http.StatusNotFound && !errors.As(err, &f):
+	case status == http.StatusNotFound && v.room != "console" && !errors.As(err, &f): // an operator is told what is missing
 		said = v.locale.T("error.missing")
 	}
 	if err := s.show(v, status, "error", pages.Frame{Title: v.locale.T("error.title"), Data: said}); err != nil {

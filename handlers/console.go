@@ -25,18 +25,34 @@ func (s *Server) consoles() map[string]http.Handler {
 		"POST /console/login":  s.web("console", s.postLogin),
 		"POST /console/logout": s.web("console", s.postLogout),
 
-		"GET /console": s.console(s.showOverview),
+		"GET /console":         s.console(s.showOverview),
+		"GET /console/live":    s.console(s.showLive),
+		"GET /console/paused":  s.console(s.showPaused),
+		"GET /console/drifted": s.console(s.showDrifted),
+
+		"GET /console/customers":                     s.console(s.showCustomers),
+		"GET /console/customers/{customer}":          s.console(s.showCustomer),
+		"GET /console/customers/{customer}/lockstep": s.consoleAtStripe(s.showLockstep),
+		"GET /console/wallets/{id}":                  s.console(s.showWallet),
+		"GET /console/debits/{id}":                   s.console(s.showDebit),
+		"GET /console/grants/{id}":                   s.console(s.showGrant),
 
 		"GET /console/audit":      s.console(s.showAudit),
 		"GET /console/audit/{id}": s.console(s.showAct),
 	}
 	maps.Copy(all, s.backOffice())
+	maps.Copy(all, s.orders())
 	return all
 }
 
 // console is a page of the console: a person without a session goes to the door, and comes back after.
 func (s *Server) console(handle func(*visit) error) http.Handler {
 	return s.web("console", s.signedIn(handle))
+}
+
+// consoleAtStripe is console for a page that waits for Stripe.
+func (s *Server) consoleAtStripe(handle func(*visit) error) http.Handler {
+	return s.webIn("console", s.rooms.stripe, s.signedIn(handle))
 }
 
 func (s *Server) signedIn(handle func(*visit) error) func(*visit) error {

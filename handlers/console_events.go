@@ -63,10 +63,10 @@ func (s *Server) showInbox(v *visit) error {
 
 type inboxEventPage struct {
 	inboxRow
-	At       stripeLink
+	At       namedLink
 	Says     string // what such an event does
 	Customer string // ours, whose it is
-	Links    []stripeLink
+	Links    []namedLink
 	Traces   ledger.StripeTraces
 	Payload  string
 	Cut      bool // the payload goes on
@@ -116,7 +116,7 @@ func (s *Server) showInboxEvent(v *visit) error {
 	if err != nil {
 		return err
 	}
-	p := inboxEventPage{inboxRow: inboxRow{e, inboxStatus[e.Status]}, At: s.atStripe("Event", e.ID), Says: effectOf(&e, s.Stripe.Livemode())}
+	p := inboxEventPage{inboxRow: inboxRow{e, inboxStatus[e.Status]}, At: s.namedLink("Event", e.ID), Says: effectOf(&e, s.Stripe.Livemode())}
 	_, known := effects[e.Type]
 	p.Replay = known && e.Livemode == s.Stripe.Livemode()
 	p.Payload, p.Cut = shownPayload(e.Payload)
@@ -133,14 +133,14 @@ func (s *Server) traceEvent(v *visit, e stripeutil.Event, p *inboxEventPage) err
 	ids, customer := objectsOf(e.Object)
 	for _, id := range ids {
 		if !strings.HasPrefix(id, "top_") {
-			p.Links = append(p.Links, s.atStripe("", id))
+			p.Links = append(p.Links, s.namedLink("", id))
 		}
 	}
 	if customer == "" {
 		return nil
 	}
 	if !slices.Contains(ids, customer) {
-		p.Links = append(p.Links, s.atStripe("", customer))
+		p.Links = append(p.Links, s.namedLink("", customer))
 	}
 	ref, err := s.Ledger.Resolve(v.ctx(), customer)
 	if ledger.IsCode(err, ledger.CodeNotFound) {

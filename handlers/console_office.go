@@ -51,7 +51,7 @@ func (s *Server) backOffice() map[string]http.Handler {
 		h := s.console(s.act(make))
 		all["GET "+path], all["POST "+path] = h, h
 	}
-	cancel := s.webIn("console", s.rooms.stripe, s.signedIn(s.act(s.cancelTopupOrder))) // it waits for Stripe
+	cancel := s.consoleAtStripe(s.act(s.cancelTopupOrder))
 	all["GET /console/topups/{id}/cancel"], all["POST /console/topups/{id}/cancel"] = cancel, cancel
 	return all
 }
@@ -84,22 +84,7 @@ func officePlace(id string) string {
 	return ""
 }
 
-// stripeLink is an id of Stripe's, with its page in Stripe's dashboard.
-type stripeLink struct{ What, ID, URL string }
+// namedLink is an id of Stripe's that says what it is of.
+type namedLink struct{ What, ID, URL string }
 
-// dashboards are the pages that Stripe's dashboard has of things, by what their ids begin with. It finds others by a search.
-var dashboards = map[string]string{"pi_": "payments/", "ch_": "payments/", "in_": "invoices/", "cus_": "customers/", "evt_": "events/",
-	"sub_": "subscriptions/", "dp_": "disputes/", "du_": "disputes/"}
-
-func (s *Server) atStripe(what, id string) stripeLink {
-	base := "https://dashboard.stripe.com/"
-	if !s.Stripe.Livemode() {
-		base += "test/"
-	}
-	prefix, _, _ := strings.Cut(id, "_")
-	page, ok := dashboards[prefix+"_"]
-	if !ok {
-		page = "search?query="
-	}
-	return stripeLink{what, id, base + page + id}
-}
+func (s *Server) namedLink(what, id string) namedLink { return namedLink{what, id, s.atStripe(id)} }

@@ -56,7 +56,7 @@ type topupPage struct {
 	ledger.TopupStory
 	Asset     string
 	Word      string // how it stands
-	Stripe    []stripeLink
+	Stripe    []namedLink
 	Failure   string // in words
 	Told      []toldOf
 	CanCancel bool
@@ -85,7 +85,7 @@ func (s *Server) showTopup(v *visit) error {
 	for _, one := range []struct{ what, id string }{{"Payment", deref(top.PaymentIntent)}, {"Invoice", deref(top.Invoice)},
 		{"Page", deref(top.CheckoutSession)}, {"Customer", top.StripeCustomer}, {"Payment method", deref(top.PaymentMethod)}} {
 		if one.id != "" {
-			p.Stripe = append(p.Stripe, s.atStripe(one.what, one.id))
+			p.Stripe = append(p.Stripe, s.namedLink(one.what, one.id))
 		}
 	}
 	p.Failure = failureInWords(&top)

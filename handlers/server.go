@@ -60,6 +60,8 @@ type Server struct {
 	tries       tries
 	exporting   atomic.Bool // entries are on their way to somebody's browser
 	reports     reportCache
+	pulse       kept[ledger.Pulse]
+	sums        kept[sums]
 }
 
 // Handler is the whole service.

@@ -119,3 +119,83 @@ func (t *tx) sight(ref Ref) (s Sight, err error) {
 	s.Stripe, _, err = t.want(ref, s.Currency)
 	return s, err
 }
+
+// ForeseeDebit is what a debit would do, as Rehearse says it. Debits are gathered and booked by the lanes, so this one is
+// worked out, by the same functions that decide there: which wallet pays, and which of its grants.
+func (l *Ledger) ForeseeDebit(ctx context.Context, customer, asset string, amount Decimal) (w *Wallet, seen Rehearsal, err error) {
+	wallets, err := l.usageWalletsOf(ctx, customer, asset)
+	if err != nil {
+		return nil, seen, err
+	}
+	steps, err := stepsOf(amount, wallets[0].Scale, "amount", wallets[0].Asset)
+	if err != nil {
+		return nil, seen, err
+	}
+	if steps <= 0 {
+		return nil, seen, refuse(CodeInvalid, "amount", "amount must be above zero")
+	}
+	if w, err = payer(wallets, steps); err != nil {
+		return nil, seen, err
+	}
+	err = l.inTx(ctx, func(t *tx) error {
+		if seen.Before, err = t.sight(w.ref()); err != nil {
+			return err
+		}
+		if seen.After, err = t.sight(w.ref()); err != nil {
+			return err
+		}
+		grants, err := t.liveGrants(w, `true`)
+		if err != nil {
+			return err
+		}
+		tranches, mirrored := make([]tranche, len(grants)), int64(0)
+		covers := make(map[string]string, len(grants))
+		for i, g := range grants {
+			tranches[i], covers[g.ID] = tranche{id: g.ID, free: g.Remaining - g.Held}, g.Covers
+		}
+		parts, short := burn(tranches, steps)
+		for _, p := range parts {
+			if covers[p.Grant] == "all" {
+				mirrored -= p.Amount
+			}
+		}
+		if short > 0 {
+			parts = append(parts, Part{debtPart, -short})
+		}
+		for i := range seen.After.Wallets {
+			if after := &seen.After.Wallets[i]; after.ID == w.ID {
+				after.Total, after.Debt = after.Total-steps, after.Debt+short
+			}
+		}
+		seen.Entries = []Entry{{Wallet: w.ID, Type: "debit", Amount: -steps, Parts: parts}}
+		return t.showLess(w, mirrored, &seen.After)
+	})
+	return w, seen, err
+}
+
+// showLess takes credit that Stripe shows out of a sight.
+func (t *tx) showLess(w *Wallet, steps int64, s *Sight) error {
+	a, err := t.asset(w.Asset)
+	if err != nil {
+		return err
+	}
+	p, priced := a.price()
+	if !priced || p.currency != s.Currency || w.Scope == "usage" {
+		return nil
+	}
+	var wallets []shown
+	if err := t.SelectContext(t.ctx, &wallets, shownSQL, w.Bucket, w.Customer); err != nil {
+		return err
+	}
+	for _, is := range wallets {
+		if is.ID != w.ID {
+			continue
+		}
+		before, ok1 := p.worth(is.Steps, w.Scale)
+		after, ok2 := p.worth(is.Steps-steps, w.Scale)
+		if ok1 && ok2 {
+			s.Stripe -= before - after
+		}
+	}
+	return nil
+}

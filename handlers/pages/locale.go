@@ -3,6 +3,7 @@ package pages
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,9 +114,24 @@ func (l Locale) Amount(steps int64, scale int16, asset string) string {
 	return l.Number(text) + " " + asset // a no-break space
 }
 
-// Sum writes a decimal of a currency as money.
-func (l Locale) Sum(decimal, code string) string {
-	return l.write(decimal, code, currency.DefaultDigits)
+// AmountOf is Amount of a decimal.
+func (l Locale) AmountOf(decimal, asset string) string {
+	if strings.Contains(decimal, ".") {
+		decimal = strings.TrimRight(strings.TrimRight(decimal, "0"), ".")
+	}
+	if ledger.IsCurrency(asset) {
+		return l.write(decimal, asset, currency.DefaultDigits)
+	}
+	return l.Number(decimal) + "\u00a0" + asset
+}
+
+// MinorOf is Money of a number of minor units that may be too large for 64 bits.
+func (l Locale) MinorOf(minor, code string) string {
+	n, err := strconv.ParseInt(minor, 10, 64)
+	if err != nil {
+		return minor + " " + strings.ToUpper(code)
+	}
+	return l.Money(n, code)
 }
 
 // Number writes a decimal as the locale does.

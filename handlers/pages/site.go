@@ -47,7 +47,8 @@ func NewSite(b Brand) (*Site, error) {
 
 // parse reads a room's pages. A file whose name begins with an underscore is a part of all of them.
 func (s *Site) parse(room string) error {
-	parts := template.New("").Funcs(template.FuncMap{"asset": s.asset, "dict": dict, "list": func(all ...any) []any { return all }})
+	parts := template.New("").Funcs(template.FuncMap{"asset": s.asset, "dict": dict, "list": func(all ...any) []any { return all },
+		"deref": deref, "words": plainly, "minus": func(a, b int64) int64 { return a - b }})
 	names, err := fs.Glob(templates, room+"/*.html")
 	if err != nil {
 		return err
@@ -88,6 +89,26 @@ func dict(pairs ...any) (map[string]any, error) {
 	}
 	return m, nil
 }
+
+// deref is what a pointer points to; a template can't compare one.
+func deref(p any) any {
+	switch p := p.(type) {
+	case *string:
+		if p != nil {
+			return *p
+		}
+		return ""
+	case *int64:
+		if p != nil {
+			return *p
+		}
+		return int64(0)
+	}
+	return p
+}
+
+// plainly writes a name of ours, such as action_required, as words.
+func plainly(name string) string { return strings.ReplaceAll(name, "_", " ") }
 
 // Frame is what stands around a page's own content. Templates see it as their dot, and what is the page's as .Data.
 type Frame struct {
