@@ -97,11 +97,19 @@ type featurePage struct {
 	Change   string
 }
 
-// exampleCost is what a quantity costs, now and by a change.
-type exampleCost struct{ Quantity, Now, Then string }
+// exampleCost is what a quantity costs.
+type exampleCost struct{ Quantity, Now string }
 
 // exampleQuantities are those that a price is shown for.
 var exampleQuantities = []ledger.Decimal{{Digits: 1}, {Digits: 1_000}, {Digits: 1_000_000}}
+
+// unitsOf names a quantity in one use.
+func unitsOf(v *visit, q ledger.Decimal) string {
+	if q.Digits == 1 && q.Scale == 0 {
+		return "1 unit in one use"
+	}
+	return v.locale.Number(q.String()) + " units in one use"
+}
 
 // versionsShown bounds how many versions a page shows: the newest.
 const versionsShown = 100
@@ -135,7 +143,7 @@ func (s *Server) showFeature(v *visit) error {
 	}
 	if costs, err := s.Ledger.QuoteBy(v.ctx(), &f, exampleQuantities); err == nil { // what can't be counted has no example
 		for i, q := range exampleQuantities {
-			p.Examples = append(p.Examples, exampleCost{Quantity: v.locale.Number(q.String()), Now: inAsset(v, costs[i], f.Asset)})
+			p.Examples = append(p.Examples, exampleCost{Quantity: unitsOf(v, q), Now: inAsset(v, costs[i], f.Asset)})
 		}
 	}
 	return s.show(v, http.StatusOK, "feature", pages.Frame{Title: f.Key, Data: p})
@@ -298,7 +306,7 @@ func (s *Server) ratePlan(v *visit, o *order) (p plan, err error) {
 		}
 	}
 	for i, q := range exampleQuantities {
-		p.move(v.locale.Number(q.String())+" units in one use", now[i], inAsset(v, then[i], in.Asset))
+		p.move(unitsOf(v, q), now[i], inAsset(v, then[i], in.Asset))
 	}
 	return p, nil
 }
