@@ -93,9 +93,11 @@ func (l *Ledger) TracesOf(ctx context.Context, ref Ref, ids []string) (s StripeT
 		ref.Bucket, ref.ID, all); err != nil {
 		return s, err
 	}
-	if err := l.db.SelectContext(ctx, &s.Grants, `select `+grantColumns+grantsFrom+`
-		join unnest($3::text[]) u(id) on g.source_id >= u.id and g.source_id < u.id || '0' and (g.source_id = u.id or starts_with(g.source_id, u.id || '/'))
-		where g.bucket = $1 and w.customer_id = $2 and u.id not like 'top\_%' order by g.id desc limit 20`, ref.Bucket, ref.ID, all); err != nil {
+	// The limit has each object's grants looked up by itself.
+	if err := l.db.SelectContext(ctx, &s.Grants, `with of as materialized (
+			select o.id from unnest($3::text[]) u(id) cross join lateral (select id from grants where bucket = $1 and source_id >= u.id and source_id < u.id || '0'
+				and (source_id = u.id or starts_with(source_id, u.id || '/')) order by source_id limit 20) o where u.id not like 'top\_%')
+		select `+grantColumns+grantsFrom+`join of on of.id = g.id where g.bucket = $1 and w.customer_id = $2 order by g.id desc limit 20`, ref.Bucket, ref.ID, all); err != nil {
 		return s, err
 	}
 	if err := l.db.SelectContext(ctx, &s.Back, `select c.id, c.kind, c.amount, c.currency, c.status, c.stands, c.created_at,
