@@ -239,6 +239,7 @@ func TestConsoleActs(t *testing.T) {
 	w.Post("/v1/usage", object{"customer": "act-acme", "amount": "31"})
 	act("/console/wallets/"+wallet+"/resume_rule", "", "", "Resume", "By the wallet's rule, at once: $20.00 is charged", "The rule goes on.")
 	w.Until("the rule has acted", func() bool { return available() == "24" })
+	w.Until("Stripe has followed", func() bool { return w.Get("/v1/customers/act-acme/lockstep").Text("state") == "in_step" })
 	act("/console/customers/act-acme/repair", "", "", "Repair", "there is nothing to repair", "Differences found: 0")
 
 	// All of it is in the trail and in the entries.
