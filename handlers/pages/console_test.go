@@ -1,9 +1,11 @@
 package pages_test
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"lockstep/handlers/pages/browsertest"
 )
@@ -250,5 +252,106 @@ func TestConsoleActs(t *testing.T) {
 	tab.Open("/console/wallets/" + wallet + "?type=reversal")
 	if n := tab.In("section[aria-labelledby=entries]").Count("tbody tr"); n != 2 {
 		t.Errorf("there are %d reversals", n)
+	}
+}
+
+// Without a script, and by keyboard alone, everything can be done; the session ends in the middle of a form, and the
+// person comes back to it.
+func TestConsoleWithoutScripts(t *testing.T) {
+	t.Parallel()
+	w := browsertest.Shared(t)
+	wallet := consoleCustomer(w, "plain-acme", object{"name": "Plain"})
+	tab := w.Tab()
+	tab.JavaScript(false)
+	tab.Viewport(390, 844, true)
+	tab.Open("/console/customers?q=plain")
+	tab.Press("Tab", "Tab") // the link that skips, then the name
+	for !strings.Contains(tab.Focused(), "name") {
+		tab.Press("Tab")
+	}
+	tab.Type("Bo Keyboard")
+	tab.Press("Tab")
+	tab.Type(w.Key)
+	tab.Press("Enter")
+	tab.WaitFor("plain-acme")
+	press := func(what string) {
+		t.Helper()
+		for range 60 {
+			tab.Press("Tab")
+			if strings.Contains(tab.Focused(), what) {
+				tab.Press("Enter")
+				return
+			}
+		}
+		t.Fatalf("no key leads to %q on %s", what, tab.Path())
+	}
+	press("a plain-acme")
+	tab.WaitFor("In step with Stripe")
+	press("a usd")
+	tab.WaitFor("Give credit")
+	press("Give credit")
+	tab.WaitFor("What it pays")
+	tab.Fill("Amount", "3")
+	tab.Press("Enter")
+	tab.WaitFor("What it will do")
+	tab.Axe()
+	for !strings.Contains(tab.Focused(), "input") {
+		tab.Press("Tab")
+	}
+	tab.Type("a gift")
+	tab.Press("Enter")
+	tab.WaitFor("$3.00 given.")
+	if got := w.Get("/v1/wallets/"+wallet).Text("balance", "available"); got != "3" {
+		t.Errorf("there is %s", got)
+	}
+	tab.Axe()
+	tab.Click("Menu")
+	tab.In("details").Click("Overview")
+	tab.ReloadUntil("Credit outstanding")
+	tab.Open("/console/wallets/" + wallet + "/grant")
+	tab.Click("Menu")
+	tab.In("details").Click("Sign out")
+	tab.Open("/console/wallets/" + wallet + "/grant?amount=4")
+	tab.Fill("Your name", "Bo Keyboard")
+	tab.Fill("API key", w.Key)
+	tab.Click("button.signin")
+	if tab.Value("Amount") != "4" {
+		t.Errorf("back from the door at %s", tab.Path())
+	}
+}
+
+// A wallet with ten thousand entries, and a list of thousands, are as quick as any, a page at a time.
+func TestConsoleWithManyRows(t *testing.T) {
+	t.Parallel()
+	w := browsertest.Shared(t)
+	wallet := consoleCustomer(w, "many-acme", nil)
+	w.Post("/v1/grants", object{"customer": "many-acme", "amount": "20000"})
+	for batch := range 10 {
+		events := make([]object, 1000)
+		for i := range events {
+			events[i] = object{"customer": "many-acme", "amount": "1", "idempotency_key": fmt.Sprintf("many-%d-%d", batch, i)}
+		}
+		w.Post("/v1/usage/batch", object{"events": events})
+	}
+	tab := w.Tab()
+	signIn(w, tab, "/console/wallets/"+wallet)
+	begun := time.Now()
+	tab.Reload()
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("a wallet with 10,001 entries took %s", took)
+	}
+	rows := tab.In("section[aria-labelledby=entries]")
+	if n := rows.Count("tbody tr"); n != 50 || !tab.Has("10001") {
+		t.Errorf("%d entries are shown", n)
+	}
+	tab.Click("Next page")
+	if n := rows.Count("tbody tr"); n != 50 || !tab.Has("9951") || tab.Has("9952") {
+		t.Errorf("the next page: %s", tab.Path())
+	}
+	tab.Click("First page")
+	tab.Select("Type", "grant")
+	tab.Click("Show")
+	if n := rows.Count("tbody tr"); n != 1 {
+		t.Errorf("%d grants", n)
 	}
 }
