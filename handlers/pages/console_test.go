@@ -246,7 +246,7 @@ func TestConsoleActs(t *testing.T) {
 
 	// All of it is in the trail and in the entries.
 	tab.Open("/console/audit?customer=act-acme")
-	if n := tab.Count("tbody tr"); n != 11 {
+	if n := tab.Count("tbody tr"); n != 12 {
 		t.Errorf("the trail has %d acts: %s", n, tab.Text("main"))
 	}
 	tab.Open("/console/wallets/" + wallet + "?type=reversal")
