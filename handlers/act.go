@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -116,16 +117,7 @@ func (s *Server) act(make func(*visit) (*order, error)) func(*visit) error {
 		}
 		p := &actPage{Title: o.title, Verb: o.verb, Back: o.back, Action: v.r.URL.Path, Danger: o.danger, Fields: o.fields}
 		if v.r.Method != http.MethodPost {
-			p.Act = s.Ledger.NewActID()
-			if len(o.fields) == 0 { // nothing to fill in
-				return s.preview(v, o, p)
-			}
-			for _, f := range o.fields {
-				if v.query.Has(f.Name) {
-					f.Value = brief(v.query.Get(f.Name))
-				}
-			}
-			return s.show(v, http.StatusOK, "act", pages.Frame{Title: o.title, Data: p})
+			return s.openAct(v, o, p)
 		}
 		p.Act, p.Reason = v.form.Get("act"), strings.TrimSpace(v.form.Get("reason"))
 		for _, f := range o.fields {
@@ -140,6 +132,40 @@ func (s *Server) act(make func(*visit) (*order, error)) func(*visit) error {
 		return s.preview(v, o, p)
 	}
 }
+
+// openAct shows an act's form, or what the form that was sent would do: that page has an address of its own, so that going
+// back to it, or loading it again, sends nothing.
+func (s *Server) openAct(v *visit, o *order, p *actPage) error {
+	for _, f := range o.fields {
+		if v.query.Has(f.Name) {
+			f.Value = v.query.Get(f.Name)
+			if err := text(f.Name, f.Value, 4*maxText); err != nil {
+				return err
+			}
+		}
+	}
+	p.Act = v.query.Get("act")
+	if v.query.Get("step") == "preview" && p.Act != "" {
+		return s.preview(v, o, p)
+	}
+	p.Act = s.Ledger.NewActID()
+	if len(o.fields) == 0 { // nothing to fill in
+		return v.goTo(o.previewPath(v, p.Act))
+	}
+	return s.show(v, http.StatusOK, "act", pages.Frame{Title: o.title, Data: p})
+}
+
+// previewPath is the address of what an act would do.
+func (o *order) previewPath(v *visit, act string) string {
+	q := url.Values{"step": {"preview"}, "act": {act}}
+	for _, f := range o.fields {
+		q.Set(f.Name, f.Value)
+	}
+	return v.r.URL.EscapedPath() + "?" + q.Encode()
+}
+
+// previewFresh is for how long what was shown is shown again as it was.
+const previewFresh = 30 * time.Second
 
 // preview shows what an act would do, and keeps it for the audit trail.
 func (s *Server) preview(v *visit, o *order, p *actPage) error {
@@ -156,23 +182,40 @@ func (s *Server) preview(v *visit, o *order, p *actPage) error {
 			return s.refuseAct(v, p, http.StatusBadRequest)
 		}
 	}
-	shown, err := o.plan()
+	shown, at, err := s.planned(v, o, p.Act)
 	if err != nil {
 		return s.refusedAct(v, o, p, err)
 	}
-	b, err := json.Marshal(shown)
-	if err != nil {
-		return err
+	if v.r.Method == http.MethodPost && p.ReasonError == "" {
+		return v.goTo(o.previewPath(v, p.Act))
 	}
-	if err := s.Ledger.SavePreview(v.ctx(), ledger.Preview{ID: p.Act, Request: o.request(), Shown: string(b)}); err != nil {
-		return err
-	}
-	p.Plan, p.At = &shown, s.Ledger.Now()
+	p.Plan, p.At = &shown, at
 	status := http.StatusOK
 	if p.ReasonError != "" {
 		status = http.StatusBadRequest
 	}
 	return s.show(v, status, "act", pages.Frame{Title: o.title, Data: p})
+}
+
+// planned is what an act would do: as it was found a moment ago, or as it is found, and kept, now.
+func (s *Server) planned(v *visit, o *order, act string) (shown plan, at time.Time, err error) {
+	kept, found, err := s.Ledger.Previewed(v.ctx(), act)
+	if err != nil {
+		return plan{}, at, err
+	}
+	at = s.Ledger.Now()
+	if found && kept.Request == o.request() && at.Sub(kept.At) < previewFresh {
+		err = json.Unmarshal([]byte(kept.Shown), &shown)
+		return shown, kept.At, err
+	}
+	if shown, err = o.plan(); err != nil {
+		return plan{}, at, err
+	}
+	b, err := json.Marshal(shown)
+	if err == nil {
+		err = s.Ledger.SavePreview(v.ctx(), ledger.Preview{ID: act, Request: o.request(), Shown: string(b)})
+	}
+	return shown, at, err
 }
 
 // confirm does what was shown.

@@ -18,8 +18,8 @@ import (
 // The operators' console. Whoever signs in brings an API key with the scope admin, and a name, which the audit trail
 // shows beside all that they do.
 
-// consoles are the console's routes: one line a page.
-func (s *Server) consoles() map[string]http.Handler {
+// ConsoleRoutes are the console's routes: one line a page.
+func (s *Server) ConsoleRoutes() map[string]http.Handler {
 	all := map[string]http.Handler{
 		"GET /console/login":   s.web("console", s.showLogin),
 		"POST /console/login":  s.web("console", s.postLogin),

@@ -367,7 +367,7 @@ func (s *Server) assetOrder(v *visit) (*order, error) {
 		{Name: "price", Label: "Price of one", Help: "Such as 0.01. Without a price it is given and spent, never bought, and Stripe does not see it.", Optional: true, Decimal: true},
 		{Name: "currency", Label: "Currency of the price", Help: "Such as usd.", Optional: true},
 	}
-	if code := v.query.Get("code"); code != "" && v.r.Method == http.MethodGet {
+	if code := v.query.Get("code"); code != "" && v.r.Method == http.MethodGet && !v.query.Has("step") {
 		a, err := s.Ledger.Asset(v.ctx(), code)
 		if err != nil {
 			return nil, err

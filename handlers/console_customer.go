@@ -264,7 +264,7 @@ func (s *Server) showWallet(v *visit) error {
 	if err := s.walletEntries(v, &p); err != nil {
 		return err
 	}
-	return s.show(v, http.StatusOK, "wallet", pages.Frame{Title: "Wallet of " + w.Customer, Data: p})
+	return s.show(v, http.StatusOK, "wallet", pages.Frame{Title: "Wallet of " + w.Customer, Data: &p})
 }
 
 // walletEntries reads the page of entries that is asked for.

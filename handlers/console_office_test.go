@@ -69,26 +69,51 @@ func (o *operator) post(path string, form url.Values, want int) *httptest.Respon
 
 var actField = regexp.MustCompile(`name="act" value="(act_[^"]+)"`)
 
+// follow answers the page that a request leads to, over at most one redirect.
+func (o *operator) follow(r *http.Request, want int) string {
+	o.t.Helper()
+	if o.cookie != nil {
+		r.AddCookie(o.cookie)
+	}
+	w := httptest.NewRecorder()
+	o.h.ServeHTTP(w, r)
+	if w.Code == http.StatusSeeOther {
+		return o.call(httptest.NewRequest("GET", w.Header().Get("Location"), nil), want).Body.String()
+	}
+	if w.Code != want {
+		o.t.Fatalf("%s %.200s: %d, want %d: %s", r.Method, r.URL, w.Code, want, w.Body)
+	}
+	return w.Body.String()
+}
+
 // preview fills in the form of an act and answers what it would do, and the form to confirm it with.
 func (o *operator) preview(path string, form url.Values, want int) (string, url.Values) {
 	o.t.Helper()
-	page := o.get(path)
-	m := actField.FindStringSubmatch(page)
-	if m == nil {
-		if want == http.StatusOK {
-			o.t.Fatalf("%s has no form: %s", path, page)
-		}
-		return page, nil
-	}
-	confirm := url.Values{"act": {m[1]}}
+	confirm := url.Values{}
 	for name, values := range form {
 		confirm[name] = values
 	}
-	confirm.Set("step", "preview")
-	shown := o.post(path, confirm, want).Body.String()
+	opened := http.StatusOK
+	if len(form) == 0 {
+		opened = want
+	}
+	page := o.follow(httptest.NewRequest("GET", path, nil), opened)
+	m := actField.FindStringSubmatch(page)
+	if m != nil {
+		confirm.Set("act", m[1])
+	}
+	if len(form) > 0 {
+		confirm.Set("step", "preview")
+		r := httptest.NewRequest("POST", path, strings.NewReader(confirm.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		page = o.follow(r, want)
+	}
+	for name, values := range confirm { // as the preview's form has them
+		confirm[name] = []string{strings.Join(values, ",")}
+	}
 	confirm.Set("step", "confirm")
 	confirm.Set("reason", "a test")
-	return shown, confirm
+	return page, confirm
 }
 
 // act does an act and answers the page that it leads to.
@@ -151,7 +176,6 @@ func TestKeysAtTheConsole(t *testing.T) {
 	form := url.Values{"name": {"reports <b>"}, "scopes": {"usage", "read"}}
 	shown, confirm := o.preview("/console/keys/new", form, http.StatusOK)
 	has(t, "the preview", shown, "reports <b>", scopeWords["usage"]+"; "+scopeWords["read"])
-	confirm["scopes"] = []string{"usage,read"} // as the preview's form has it
 	made := o.post("/console/keys/new", confirm, http.StatusOK).Body.String()
 	key := regexp.MustCompile(`lsk_[\w-]{43}`).FindString(made)
 	if key == "" {
@@ -226,7 +250,7 @@ func TestEndpointsAtTheConsole(t *testing.T) {
 	if e.URL != "https://example.com/other" || e.EventList != "*" || e.Description != "books" || e.Status != "disabled" || e.Secret != second {
 		t.Errorf("changed and disabled: %+v", e)
 	}
-	has(t, "disabled twice", o.call(httptest.NewRequest("GET", at+"/disable", nil), http.StatusConflict).Body.String(), "disabled already")
+	has(t, "disabled twice", o.follow(httptest.NewRequest("GET", at+"/disable", nil), http.StatusConflict), "disabled already")
 	o.act(at+"/enable", nil)
 
 	one, _ := ledger.ParseDecimal("1")
@@ -294,7 +318,7 @@ func TestInboxAtTheConsole(t *testing.T) {
 		t.Errorf("a long one is a page of %d bytes", len(long))
 	}
 	has(t, "a long one", o.get("/console/stripe_events/evt_long"), "this is its beginning")
-	has(t, "what can't be worked off", o.call(httptest.NewRequest("GET", "/console/stripe_events/evt_kept/replay", nil), http.StatusConflict).Body.String(), "say nothing to Lockstep")
+	has(t, "what can't be worked off", o.follow(httptest.NewRequest("GET", "/console/stripe_events/evt_kept/replay", nil), http.StatusConflict), "say nothing to Lockstep")
 
 	if n := strings.Count(o.get("/console/stripe_events?status=failed"), "/console/stripe_events/evt_"); n != 2 {
 		t.Errorf("%d failed ones are listed", n)
@@ -306,7 +330,7 @@ func TestInboxAtTheConsole(t *testing.T) {
 	shown, _ := o.preview("/console/stripe_events/replay_failed", nil, http.StatusOK)
 	has(t, "all again", shown, "The one event that failed")
 	has(t, "all again", o.act("/console/stripe_events/replay_failed", nil), "One event waits")
-	has(t, "none left", o.call(httptest.NewRequest("GET", "/console/stripe_events/replay_failed", nil), http.StatusConflict).Body.String(), "No event has failed")
+	has(t, "none left", o.follow(httptest.NewRequest("GET", "/console/stripe_events/replay_failed", nil), http.StatusConflict), "No event has failed")
 }
 
 // What a price is shown to cost before it is set is what uses cost after, to the step.

@@ -99,7 +99,7 @@ func (s *Server) everybodys() map[string]http.Handler {
 
 		"GET /static/{version}/{name}": s.open(s.getStatic),
 	}
-	maps.Copy(open, s.consoles())
+	maps.Copy(open, s.ConsoleRoutes())
 	if !s.MetricsElsewhere {
 		open["GET /metrics"] = s.plain(s.MetricsHandler())
 	}

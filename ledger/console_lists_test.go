@@ -155,6 +155,9 @@ func TestTopupStory(t *testing.T) {
 	if found, err = l.TracesOf(ctx, c.Ref, []string{"in_7"}); err != nil || len(found.Grants) != 0 {
 		t.Errorf("traces of another invoice: %+v, %v", found, err)
 	}
+	if _, err := l.DB().Exec(`update grants set source_id = $2 where id = $1`, sold.ID, sold.SourceID); err != nil {
+		t.Fatal(err)
+	}
 	id := "other"
 	for n := 0; ; n++ { // one beside whom a bucket alone would not tell
 		if ref, err := l.Resolve(ctx, id); err != nil || ref.Bucket == c.Bucket {

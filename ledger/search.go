@@ -11,7 +11,7 @@ import (
 var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 // SearchCustomers finds customers whose id, Stripe customer, e-mail address or name begins with what is asked for, in
-// either case but for the ids. They come in the order of their ids, after the one of that id.
+// either case but for the ids, as far as the database's locale knows one's. They come in the order of their ids, after the one of that id.
 func (l *Ledger) SearchCustomers(ctx context.Context, q, after string, limit int) ([]Customer, error) {
 	begins := likeEscape.Replace(q) + "%"
 	var rows []customerRow
@@ -22,8 +22,8 @@ func (l *Ledger) SearchCustomers(ctx context.Context, q, after string, limit int
 				and id > $2 order by id limit $3`, begins, after, limit)
 	} else {
 		err = l.db.SelectContext(ctx, &rows, `select `+customerColumns+` from customers
-			where (id like $1 or (email <> '' and lower(email) like $2) or (name <> '' and lower(name) like $2))
-				and id > $3 order by id limit $4`, begins, strings.ToLower(begins), after, limit)
+			where (id like $1 or (email <> '' and lower(email) like lower($1)) or (name <> '' and lower(name) like lower($1)))
+				and id > $2 order by id limit $3`, begins, after, limit)
 	}
 	customers := make([]Customer, len(rows))
 	for i, r := range rows {

@@ -64,7 +64,11 @@
     if (form.dataset.sent) { e.preventDefault(); return; }
     if (form.method === "post") form.dataset.sent = "1";
   });
-  addEventListener("pageshow", () => { for (const f of document.querySelectorAll("form[data-sent]")) delete f.dataset.sent; });
+  addEventListener("pageshow", (e) => {
+    // A page that a browser kept says what was so then; one that asks for something to be done is fetched anew.
+    if (e.persisted && document.querySelector("[data-stale]")) { location.reload(); return; }
+    for (const f of document.querySelectorAll("form[data-sent]")) delete f.dataset.sent;
+  });
 
   document.addEventListener("DOMContentLoaded", () => { times(document); charts(document); });
   document.addEventListener("htmx:load", (e) => { times(e.detail.elt); charts(e.detail.elt); });
