@@ -40,6 +40,7 @@ type rooms struct {
 	stripe   *room // wait for Stripe, without a connection
 	reports  *room // read much of the books
 	keys     *room // API keys that have to be looked up
+	pages    *room // people's, in a browser
 	webhooks *room // from Stripe
 }
 
@@ -60,6 +61,7 @@ func newRooms(m *Metrics, connections int) *rooms {
 		stripe:   room("stripe", 64, 3*time.Second, 0),
 		reports:  room("reports", 8, 3*time.Second, 0),
 		keys:     room("keys", 2, time.Second, bookTime),
+		pages:    room("pages", max(2, connections/4), 3*time.Second, 2*bookTime),
 		webhooks: room("webhooks", 64, bookTime, bookTime),
 	}
 	r.webhooks.refusal = &fault{http.StatusServiceUnavailable, "api_error", string(ledger.CodeUnavailable), "", "the event was not stored; send it again"}
@@ -85,7 +87,7 @@ func (r *rooms) of(pattern string) *room {
 }
 
 func (r *rooms) all() []*room {
-	return []*room{r.usage, r.batch, r.books, r.stripe, r.reports, r.keys, r.webhooks}
+	return []*room{r.usage, r.batch, r.books, r.stripe, r.reports, r.keys, r.pages, r.webhooks}
 }
 
 // enter takes a slot, or refuses. Whoever got one leaves.

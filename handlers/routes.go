@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"maps"
 	"net/http"
 	"path"
 	"strings"
@@ -95,7 +96,10 @@ func (s *Server) everybodys() map[string]http.Handler {
 		"GET /openapi.json":     s.open(s.getDocument),
 		"GET /docs":             s.open(s.getDocs),
 		"GET /docs/docs.css":    s.open(s.getDocsStyle),
+
+		"GET /static/{version}/{name}": s.open(s.getStatic),
 	}
+	maps.Copy(open, s.ConsoleRoutes())
 	if !s.MetricsElsewhere {
 		open["GET /metrics"] = s.plain(s.MetricsHandler())
 	}

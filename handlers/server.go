@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/handlers/pages"
 	"lockstep/ledger"
 	"lockstep/stripeutil"
 )
@@ -43,6 +44,11 @@ type Server struct {
 	// MetricsElsewhere says that the metrics have an address of their own and are not served here.
 	MetricsElsewhere bool
 
+	// Site renders the pages that people see.
+	Site *pages.Site
+	// Dev says that nothing here is real money.
+	Dev bool
+
 	keys        keyCache
 	metrics     Metrics
 	ready       sync.Once
@@ -51,6 +57,11 @@ type Server struct {
 	stopping    atomic.Bool
 	called      atomic.Int64 // when the last call came since stopping, in Unix nanoseconds
 	complaints  complaints
+	tries       tries
+	exporting   atomic.Bool // entries are on their way to somebody's browser
+	reports     reportCache
+	pulse       kept[ledger.Pulse]
+	sums        kept[sums]
 }
 
 // Handler is the whole service.

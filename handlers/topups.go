@@ -199,18 +199,22 @@ func (s *Server) cancelTopup(c *call) error {
 		return err
 	}
 	return s.once(c, key, top.Bucket, nil, func(ledger.Once) (int, any, error) {
-		top, err := s.Ledger.CancelTopup(c.ctx(), top.ID)
+		top, err := s.endTopup(c, top.ID)
 		if err != nil {
 			return 0, nil, err
 		}
-		if top.InFlight() { // Stripe has to say whether it still can be
-			if top, err = s.Charge(c.ctx(), top.ID); err != nil {
-				return 0, nil, err
-			}
-		}
-		if top.Status == "succeeded" || top.Status == "failed" {
-			return 0, nil, &fault{http.StatusConflict, "conflict", string(ledger.CodeState), "", "topup " + top.ID + " has " + top.Status + ": it can't be canceled"}
-		}
 		return http.StatusOK, newTopup(&top), nil
 	})
+}
+
+// endTopup cancels a top-up, here or, where it was called, at Stripe, which says whether it still can be.
+func (s *Server) endTopup(c *call, id string) (ledger.Topup, error) {
+	top, err := s.Ledger.CancelTopup(c.ctx(), id)
+	if err == nil && top.InFlight() {
+		top, err = s.Charge(c.ctx(), id)
+	}
+	if err == nil && (top.Status == "succeeded" || top.Status == "failed") {
+		err = &fault{http.StatusConflict, "conflict", string(ledger.CodeState), "", "topup " + id + " has " + top.Status + ": it can't be canceled"}
+	}
+	return top, err
 }

@@ -30,16 +30,13 @@ var assetCode = regexp.MustCompile(`^[a-z][a-z0-9_.-]{0,39}$`)
 
 // PutAsset makes an asset or changes its price. A scale can't change: wallets count in it.
 func (l *Ledger) PutAsset(ctx context.Context, in AssetInput) (Asset, error) {
-	if err := in.check(); err != nil {
+	if err := in.Check(); err != nil {
 		return Asset{}, err
 	}
 	var pico *int64
 	var currency *string
 	if in.Price != nil {
-		n, ok := in.Price.steps(picoDecimals)
-		if !ok || n <= 0 {
-			return Asset{}, refuse(CodeInvalid, "price_per_unit", "price_per_unit must be above zero, below 9000000 and have at most %d decimals", picoDecimals)
-		}
+		n, _ := in.Price.steps(picoDecimals)
 		pico, currency = &n, &in.Currency
 	}
 	err := l.inTx(ctx, func(t *tx) error {
@@ -64,7 +61,8 @@ func (l *Ledger) PutAsset(ctx context.Context, in AssetInput) (Asset, error) {
 	return l.Asset(ctx, in.Code)
 }
 
-func (in AssetInput) check() error {
+// Check refuses what no asset can be.
+func (in AssetInput) Check() error {
 	switch {
 	case !assetCode.MatchString(in.Code):
 		return refuse(CodeInvalid, "code", "an asset's code is 1 to 40 of a-z, 0-9, '_', '.', '-' and starts with a letter")
@@ -78,6 +76,11 @@ func (in AssetInput) check() error {
 		return refuse(CodeMissing, "price_per_unit", "a currency needs a price_per_unit")
 	case in.Price != nil && !IsCurrency(in.Currency):
 		return refuse(CodeInvalid, "currency", "%q is not a currency that Stripe takes, in lower case such as usd", in.Currency)
+	}
+	if in.Price != nil {
+		if n, ok := in.Price.steps(picoDecimals); !ok || n <= 0 {
+			return refuse(CodeInvalid, "price_per_unit", "price_per_unit must be above zero, below 9000000 and have at most %d decimals", picoDecimals)
+		}
 	}
 	return nil
 }
@@ -124,6 +127,9 @@ func (a Asset) price() (p price, ok bool) {
 	pico, ok := a.Price.steps(picoDecimals)
 	return price{pico: pico, currency: a.Currency}, ok
 }
+
+// DefaultAsset is that of the wallet which each customer has from the start.
+func (l *Ledger) DefaultAsset() string { return l.defaultAsset }
 
 // Assets lists the assets that were made, newest first.
 func (l *Ledger) Assets(ctx context.Context) ([]Asset, error) {

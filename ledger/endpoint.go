@@ -56,6 +56,9 @@ type EndpointInput struct {
 	AllowPrivate bool // http and private addresses are fine
 }
 
+// Check refuses what no endpoint can be.
+func (in *EndpointInput) Check() error { return in.apply(&Endpoint{}) }
+
 func (in *EndpointInput) apply(e *Endpoint) error {
 	if in.URL != nil {
 		if err := checkURL(*in.URL, in.AllowPrivate); err != nil {

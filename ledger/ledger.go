@@ -263,6 +263,9 @@ func (l *Ledger) oneTx(ctx context.Context, f func(*tx) error) (err error) {
 	defer func() { _ = raw.Rollback() }() // does nothing after a commit
 	t := &tx{querier: raw, l: l, ctx: ctx, now: l.Now()}
 	t.post = func(args ...any) (sql.Result, error) { return raw.ExecContext(ctx, postingSQL, args...) }
+	if r, ok := ctx.Value(rehearsalKey{}).(*rehearsal); ok {
+		return t.rehearse(r, f)
+	}
 	if err := f(t); err != nil {
 		return err
 	}

@@ -51,31 +51,12 @@ func (l *Ledger) Reverse(ctx context.Context, debit string, amount *Decimal, rea
 }
 
 func (t *tx) reverse(w *Wallet, d *Debit, id string, asked *Decimal, reason string) error {
-	if err := t.attached("id", &d.CreatedAt, nil); err != nil { // what was given back before is to be seen
+	returned, left, err := t.returned(w.Bucket, d)
+	if err != nil {
 		return err
-	}
-	var before []Parts
-	if err := t.SelectContext(t.ctx, &before, `select parts from all_entries where bucket = $1 and refers_to = $2 and type = 'reversal'`, w.Bucket, d.ID); err != nil {
-		return err
-	}
-	returned := make(map[string]int64, len(d.Parts))
-	for _, p := range d.Parts {
-		returned[p.Grant] = 0
-	}
-	left := d.Amount
-	for _, parts := range before {
-		for _, p := range parts {
-			grant := p.Grant
-			if _, own := returned[grant]; !own { // made for debt that had been paid down
-				grant = debtPart
-			}
-			returned[grant] += p.Amount
-			left -= p.Amount
-		}
 	}
 	amount := left
 	if asked != nil {
-		var err error
 		if amount, err = stepsOf(*asked, w.Scale, "amount", w.Asset); err != nil {
 			return err
 		}
@@ -96,6 +77,43 @@ func (t *tx) reverse(w *Wallet, d *Debit, id string, asked *Decimal, reason stri
 		}
 	}
 	return t.giveBack(w, &back{entryType: "reversal", id: id, refersTo: d.ID, covers: "usage", reason: reason}, parts)
+}
+
+// returned is how much of a debit was given back to each grant that it took from, and how much is left to give back.
+func (t *tx) returned(bucket int16, d *Debit) (returned map[string]int64, left int64, err error) {
+	if err := t.attached("id", &d.CreatedAt, nil); err != nil { // what was given back before is to be seen
+		return nil, 0, err
+	}
+	var before []Parts
+	if err := t.SelectContext(t.ctx, &before, `select parts from all_entries where bucket = $1 and refers_to = $2 and type = 'reversal'`, bucket, d.ID); err != nil {
+		return nil, 0, err
+	}
+	returned = make(map[string]int64, len(d.Parts))
+	for _, p := range d.Parts {
+		returned[p.Grant] = 0
+	}
+	left = d.Amount
+	for _, parts := range before {
+		for _, p := range parts {
+			grant := p.Grant
+			if _, own := returned[grant]; !own { // made for debt that had been paid down
+				grant = debtPart
+			}
+			returned[grant] += p.Amount
+			left -= p.Amount
+		}
+	}
+	return returned, left, nil
+}
+
+// LeftToReverse is how much of a debit was not given back yet.
+func (l *Ledger) LeftToReverse(ctx context.Context, d *Debit) (left int64, err error) {
+	bucket, _ := bucketOfID("deb_", d.ID)
+	err = l.inTx(ctx, func(t *tx) error {
+		_, left, err = t.returned(bucket, d)
+		return err
+	})
+	return left, err
 }
 
 // back says what entry gives credit back, and of what taking.

@@ -14,7 +14,7 @@ func (l *Ledger) turned(ctx context.Context, w Wallet) (Wallet, error) {
 	if !w.due(l.Now()) {
 		return w, nil
 	}
-	err := l.inTx(ctx, func(t *tx) error {
+	err := l.inTx(context.WithValue(ctx, rehearsalKey{}, nil), func(t *tx) error {
 		locked, err := t.lockWallet(w.Bucket, w.ID) // turns it
 		if err == nil {
 			w = *locked

@@ -31,6 +31,16 @@ func (l *Ledger) LeaseWalk(ctx context.Context, name, by string) (w Walk, found 
 	return w, found, err
 }
 
+// WalkAt reads how far a walk has got, and whether somebody is at it; found is false where there never was one.
+func (l *Ledger) WalkAt(ctx context.Context, name string) (w Walk, walking, found bool, err error) {
+	var row struct {
+		Walk
+		Until *time.Time `db:"lease_until"`
+	}
+	found, err = l.getRow(ctx, &row, `select `+walkColumns+`, lease_until from walks where name = $1`, name)
+	return row.Walk, row.Until != nil && row.Until.After(l.Now()), found, err
+}
+
 // RenewWalk keeps a walk for another lease; kept is false when it is another's meanwhile.
 func (l *Ledger) RenewWalk(ctx context.Context, name, by string) (kept bool, err error) {
 	_, err = l.getRow(ctx, &kept, `update walks set lease_until = $3 where name = $1 and lease_by = $2 returning true`, name, by, l.Now().Add(WalkLease))

@@ -32,9 +32,13 @@ type config struct {
 	OutboundPrivate     bool          `envconfig:"OUTBOUND_ALLOW_PRIVATE" default:"false"`
 	PortalSecret        string        `envconfig:"PORTAL_SECRET"`
 	PublicURL           string        `envconfig:"PUBLIC_URL"`
+	MerchantName        string        `envconfig:"MERCHANT_NAME" default:"Billing"`
+	MerchantColor       string        `envconfig:"MERCHANT_COLOR"`
+	MerchantLogo        string        `envconfig:"MERCHANT_LOGO"`
 	LogFormat           string        `envconfig:"LOG_FORMAT" default:"text"`
 	LogLevel            slog.Level    `envconfig:"LOG_LEVEL" default:"info"`
 
+	dev bool
 	now func() time.Time // the ledger's clock; nil, as ever outside of tests, is time.Now
 }
 

@@ -51,6 +51,7 @@ func dev(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // forDev fills in what dev needs and refuses what it must not touch.
 func (c *config) forDev() error {
+	c.dev = true
 	c.OutboundPrivate = true // a receiver under development is on this machine
 	if c.APIKey == "" {
 		c.APIKey = devKey
@@ -134,6 +135,7 @@ func (g *gateway) demo(ctx context.Context, stdout io.Writer, sim *devStripe, ba
 Lockstep is ready.
 
 API         %[1]s, key %[2]s; described at %[1]s/docs
+Console     %[1]s/console: sign in with any name and that key
 %[4]sDemo        customer "demo", wallet %[3]s: 10.00 usd, refilled by 20.00 when below 5.00,
             at most 100.00 a month, from a saved test card
 

@@ -4,16 +4,15 @@ import (
 	"bufio"
 	"context"
 	"encoding/csv"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
+	"lockstep/handlers"
 	"lockstep/ledger"
 )
 
@@ -104,10 +103,10 @@ func exportTo(ctx context.Context, l *ledger.Ledger, in ledger.ExportInput, form
 	end := func() error { return nil }
 	if format == "csv" {
 		w := csv.NewWriter(out)
-		if err := w.Write(exportColumns); err != nil {
+		if err := w.Write(handlers.ExportColumns); err != nil {
 			return err
 		}
-		write = func(e *ledger.ExportedEntry) error { return w.Write(exportRecord(e)) }
+		write = func(e *ledger.ExportedEntry) error { return w.Write(handlers.ExportRecord(e)) }
 		end = func() error { w.Flush(); return w.Error() }
 	}
 	shown := newProgress(stderr, "export")
@@ -116,29 +115,6 @@ func exportTo(ctx context.Context, l *ledger.Ledger, in ledger.ExportInput, form
 		return err
 	}
 	return end()
-}
-
-// exportColumns are those of an exported entry, in order.
-var exportColumns = strings.Fields(`customer wallet asset seq id type amount held balance_after held_after pending_after used_after
-	parts reason refers_to key request metadata rated created_at seal stripe_invoice stripe_credit_note`)
-
-func exportRecord(e *ledger.ExportedEntry) []string {
-	steps := func(n int64) string { return ledger.FormatSteps(n, e.Scale) }
-	parts := make([]string, len(e.Parts))
-	for i, p := range e.Parts {
-		parts[i] = p.Grant + ":" + steps(p.Amount)
-	}
-	request := ""
-	if e.Request != 0 {
-		request = strconv.FormatInt(e.Request, 10)
-	}
-	var at ledger.AtStripe
-	if e.AtStripe != nil {
-		at = *e.AtStripe
-	}
-	return []string{e.Customer, e.Wallet, e.Asset, strconv.FormatInt(e.Seq, 10), e.ID, e.Type, steps(e.Amount), steps(e.Held), steps(e.BalanceAfter),
-		steps(e.HeldAfter), steps(e.PendingAfter), steps(e.UsedAfter), strings.Join(parts, ","), e.Reason, e.RefersTo, e.Key, request,
-		e.Metadata, e.Rated, e.CreatedAt.UTC().Format("2006-01-02T15:04:05.000000Z"), hex.EncodeToString(e.Seal), at.Invoice, at.CreditNote}
 }
 
 // writeJSONL writes entries as objects of texts, of the names and in the order of the CSV, but for what is no text
@@ -151,9 +127,9 @@ func writeJSONL(out io.Writer) func(*ledger.ExportedEntry) error {
 	var line strings.Builder
 	return func(e *ledger.ExportedEntry) error {
 		line.Reset()
-		for i, text := range exportRecord(e) {
+		for i, text := range handlers.ExportRecord(e) {
 			var v any = text
-			switch exportColumns[i] {
+			switch handlers.ExportColumns[i] {
 			case "seq":
 				v = e.Seq
 			case "parts":
@@ -178,7 +154,7 @@ func writeJSONL(out io.Writer) func(*ledger.ExportedEntry) error {
 			if i == 0 {
 				sep = "{"
 			}
-			line.WriteString(sep + `"` + exportColumns[i] + `":`)
+			line.WriteString(sep + `"` + handlers.ExportColumns[i] + `":`)
 			line.Write(value)
 		}
 		line.WriteString("}\n")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lockstep/handlers"
+	"lockstep/handlers/pages"
 	"lockstep/ledger"
 	"lockstep/ledger/localpg"
 	"lockstep/migrations"
@@ -102,11 +103,16 @@ func newGateway(ctx context.Context, c config, log *slog.Logger, url string) (*g
 	if err != nil {
 		return nil, err
 	}
+	site, err := pages.NewSite(pages.Brand{Name: c.MerchantName, Color: c.MerchantColor, Logo: c.MerchantLogo})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("MERCHANT_COLOR, MERCHANT_LOGO: %w", err), l.Close())
+	}
 	g := &gateway{ledger: l, stripe: client, log: log, cfg: c, events: make(chan struct{}, 1),
 		flushes: ledger.NewFlushQueue(l.Now), outbound: newOutbound(c.OutboundPrivate)}
 	g.server = &handlers.Server{Ledger: l, Stripe: client, WebhookSecrets: c.StripeWebhookSecret, Log: log,
 		Charge: g.chargeTopup, Link: g.linkCustomer, Sync: g.syncNow, Backfill: g.catchUp,
-		EventStored: func() { wake(g.events) }, Flushes: g.flushes, OutboundPrivate: c.OutboundPrivate, MetricsElsewhere: c.MetricsAddr != "", PublicURL: c.PublicURL}
+		EventStored: func() { wake(g.events) }, Flushes: g.flushes, OutboundPrivate: c.OutboundPrivate, MetricsElsewhere: c.MetricsAddr != "", PublicURL: c.PublicURL,
+		Site: site, Dev: c.dev}
 	if err := g.prepare(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -70,7 +70,7 @@
       return {text: flat(e.innerText)};
     },
     count() { return {n: root.querySelectorAll(what).length}; },
-    has() { return {yes: flat((root === document ? document.body : root).innerText).includes(flat(what))}; },
+    has() { return {yes: flat((root === document ? document.body : root)?.innerText).includes(flat(what))}; },
     html() { return {text: document.documentElement.outerHTML}; },
     focused() {
       const e = document.activeElement;

@@ -101,6 +101,18 @@ func (t *Tab) Reload() {
 	t.settle(before, true)
 }
 
+// Back goes back to the page before, as the browser's button does.
+func (t *Tab) Back() {
+	t.t.Helper()
+	history := call(t, page.GetNavigationHistory, cdp.Empty{})
+	if history.CurrentIndex < 1 {
+		t.t.Fatal("there is no page before this one")
+	}
+	before := t.watch.started()
+	call(t, page.NavigateToHistoryEntry, page.NavigateToHistoryEntryParams{EntryID: history.Entries[history.CurrentIndex-1].ID})
+	t.settle(before, true)
+}
+
 // Allow says which answers of 400 or more the pages opened from now on may have: what a test of a refusal expects.
 func (t *Tab) Allow(status ...int) { t.watch.allow(status) }
 
