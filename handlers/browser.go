@@ -27,6 +27,7 @@ type visit struct {
 	room   string // portal or console, whose pages are shown
 	locale pages.Locale
 	who    string // who is signed in
+	back   string // where they came from, on another site
 	form   url.Values
 }
 
@@ -90,7 +91,7 @@ func (v *visit) readForm() error {
 
 // show answers with a page of the visit's room, such as home, or a part of one: home#chart.
 func (s *Server) show(v *visit, status int, page string, f pages.Frame) error {
-	f.Locale, f.Path, f.Who, f.Request, f.Dev = v.locale, v.r.URL.Path, v.who, v.id, s.Dev
+	f.Locale, f.Path, f.Who, f.Back, f.Request, f.Dev = v.locale, v.r.URL.Path, v.who, v.back, v.id, s.Dev
 	body, err := s.Site.Render(v.room+"/"+page, f)
 	if err != nil {
 		return err

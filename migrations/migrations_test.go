@@ -37,8 +37,8 @@ func TestConcurrentStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 17 {
-		t.Errorf("%d migrations applied, there are 17", applied)
+	if applied != 18 {
+		t.Errorf("%d migrations applied, there are 18", applied)
 	}
 	ledgertest.New(t, ledger.Options{URL: url})
 }

@@ -106,7 +106,7 @@ func startDevStripe(c *config, log *slog.Logger) (*devStripe, error) {
 	}
 	d := &devStripe{sim: sim, srv: newHTTPServer(sim, log), url: "http://" + listener.Addr().String()}
 	go func() { _ = d.srv.Serve(listener) }()
-	c.StripeSecretKey, c.StripeAPIBase = sim.SecretKey(), d.url
+	c.StripeSecretKey, c.StripeAPIBase, c.simulated = sim.SecretKey(), d.url, true
 	c.StripeWebhookSecret = []string{"whsec_" + rand.Text()}
 	return d, nil
 }

@@ -105,6 +105,12 @@ func (l Locale) Amount(steps int64, scale int16, asset string) string {
 	return l.Number(text) + " " + asset // a no-break space
 }
 
+// IsMoney reports whether an asset is a currency.
+func (l Locale) IsMoney(asset string) bool { return ledger.IsCurrency(asset) }
+
+// Upper writes a currency's code as people do.
+func (l Locale) Upper(code string) string { return strings.ToUpper(code) }
+
 // Number writes a decimal as the locale does.
 func (l Locale) Number(decimal string) string {
 	a, err := currency.NewAmount(decimal, "USD") // shown without
