@@ -42,8 +42,8 @@ type config struct {
 	LogLevel            slog.Level    `envconfig:"LOG_LEVEL" default:"info"`
 
 	dev       bool
-	simulated bool // Stripe is the simulator, whose key everybody knows
-	now func() time.Time // the ledger's clock; nil, as ever outside of tests, is time.Now
+	simulated bool             // Stripe is the simulator, whose key everybody knows
+	now       func() time.Time // the ledger's clock; nil, as ever outside of tests, is time.Now
 }
 
 func loadConfig() (config, error) {

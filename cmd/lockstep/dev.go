@@ -92,19 +92,20 @@ func startDevStripe(c *config, log *slog.Logger) (*devStripe, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("DATA_DIR: %w", err)
 	}
-	sim, err := stripesim.New(stripesim.Options{File: filepath.Join(dir, "stripe.json"), Logger: log})
-	if err != nil {
-		return nil, fmt.Errorf("the simulated Stripe: %w", err)
-	}
 	listener, err := net.Listen("tcp", "127.0.0.1:12111")
 	if err != nil { // taken: any other will do
 		listener, err = net.Listen("tcp", "127.0.0.1:0")
 	}
 	if err != nil {
-		sim.Close()
 		return nil, err
 	}
-	d := &devStripe{sim: sim, srv: newHTTPServer(sim, log), url: "http://" + listener.Addr().String()}
+	url := "http://" + listener.Addr().String()
+	sim, err := stripesim.New(stripesim.Options{File: filepath.Join(dir, "stripe.json"), Logger: log, PagesURL: url})
+	if err != nil {
+		_ = listener.Close()
+		return nil, fmt.Errorf("the simulated Stripe: %w", err)
+	}
+	d := &devStripe{sim: sim, srv: newHTTPServer(sim, log), url: url}
 	go func() { _ = d.srv.Serve(listener) }()
 	c.StripeSecretKey, c.StripeAPIBase, c.simulated = sim.SecretKey(), d.url, true
 	c.StripeWebhookSecret = []string{"whsec_" + rand.Text()}

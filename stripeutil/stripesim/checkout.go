@@ -265,7 +265,7 @@ func (c *call) openCheckout(cs *checkoutSession, plan *checkoutPlan) {
 		cs.UIMode = "hosted"
 	}
 	if cs.UIMode == "hosted" {
-		cs.URL = opt("https://checkout.stripe.com/c/pay/" + cs.ID)
+		cs.URL = opt(c.hostedURL("https://checkout.stripe.com", "/c/pay/"+cs.ID))
 	} else {
 		cs.ClientSecret = opt(cs.ID + "_secret_" + newID("", 25))
 	}

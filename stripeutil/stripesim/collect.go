@@ -62,7 +62,7 @@ func (c *call) finalize(in *invoice) *apiError {
 	now := c.unix()
 	in.Status, in.StatusTransitions.FinalizedAt, in.EffectiveAt, in.NextPaymentAttempt = "open", optInt(now), optInt(now), 0
 	in.Number = opt(fmt.Sprintf("%s-%04d", cus.InvoicePrefix, cus.NextInvoiceSequence))
-	in.HostedInvoiceURL = opt("https://invoice.stripe.com/i/" + in.ID)
+	in.HostedInvoiceURL = opt(c.hostedURL("https://invoice.stripe.com", "/i/"+in.ID))
 	in.InvoicePDF = opt("https://pay.stripe.com/invoice/" + in.ID + "/pdf")
 	before := toMap(cus)
 	cus.NextInvoiceSequence++

@@ -37,6 +37,9 @@ type request struct {
 // ServeHTTP answers a Stripe API request. The order is Stripe's: who are you,
 // not so fast, have I done this before, and only then the work.
 func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.hosted(w, r) {
+		return
+	}
 	q := &request{method: r.Method, path: r.URL.Path, id: newID("req_", 14), key: r.Header.Get("Idempotency-Key")}
 	// Idempotency is a matter of POST alone: GET and DELETE are idempotent.
 	if q.method != http.MethodPost {

@@ -23,10 +23,12 @@ type portalSession struct {
 const defaultPortal = "bpc_1Stripesim"
 
 // createPortalSession answers a link; nothing can be read back. What the
-// customer does behind it is Operator's SetDefaultPaymentMethod and the like.
+// customer does behind it is Operator's SetDefaultPaymentMethod and the like,
+// or portalPage's.
 func createPortalSession(c *call) (any, *apiError) {
+	token := newID("test_", 40)
 	s := portalSession{ID: newID("bps_1", 23), Object: "billing_portal.session", Configuration: c.ref("configuration"), Created: c.unix(),
-		Customer: c.need("customer"), Livemode: c.livemode, URL: "https://billing.stripe.com/p/session/" + newID("test_", 40)}
+		Customer: c.need("customer"), Livemode: c.livemode, URL: c.hostedURL("https://billing.stripe.com", "/p/session/"+token)}
 	c.set("locale", &s.Locale)
 	c.set("return_url", &s.ReturnURL)
 	if h := c.hash("flow_data"); h != nil {
@@ -53,6 +55,7 @@ func createPortalSession(c *call) (any, *apiError) {
 	if s.Configuration != defaultPortal {
 		return nil, noSuchParam("configuration", s.Configuration, "configuration")
 	}
+	c.state.Portals[token] = portalVisit{Customer: s.Customer, ReturnURL: string(s.ReturnURL), OneThing: s.Flow != nil}
 	return s, nil
 }
 

@@ -49,9 +49,10 @@ type Options struct {
 	File          string           // state is kept here between runs; empty: memory only
 	RetrySchedule []time.Duration  // waits between webhook attempts, on the simulator's clock
 	RateLimit     float64          // requests per second before 429 rate_limit; 0: none
+	PagesURL      string           // where this simulator can be browsed, such as http://127.0.0.1:12111: the urls of pages lead there
 }
 
-// Sim is one Stripe account. It is an http.Handler for /v1/...
+// Sim is one Stripe account. It is an http.Handler for /v1/... and for the pages that Stripe hosts.
 type Sim struct {
 	key      string
 	livemode bool
@@ -59,6 +60,7 @@ type Sim struct {
 	log      *slog.Logger
 	retries  []time.Duration
 	file     string
+	pages    string
 	client   *http.Client
 	limiter  *bucket
 
@@ -91,7 +93,7 @@ type Sim struct {
 // New returns a running simulator. Close it.
 func New(o Options) (*Sim, error) {
 	s := &Sim{
-		key: o.SecretKey, base: o.Now, log: o.Logger, retries: o.RetrySchedule, file: o.File,
+		key: o.SecretKey, base: o.Now, log: o.Logger, retries: o.RetrySchedule, file: o.File, pages: o.PagesURL,
 		state: newState(), inFlight: map[string]bool{},
 		changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}

@@ -46,7 +46,8 @@ type state struct {
 
 	Elsewhere map[string]bool // customers of the account's other mode
 
-	NoPortal bool // nobody has saved the billing portal's settings yet
+	Portals  map[string]portalVisit // billing portals that were opened, by the end of their url
+	NoPortal bool                   // nobody has saved the billing portal's settings yet
 }
 
 func newState() *state {
@@ -59,6 +60,9 @@ func newState() *state {
 func (st *state) repair() {
 	if st.Elsewhere == nil {
 		st.Elsewhere = map[string]bool{}
+	}
+	if st.Portals == nil {
+		st.Portals = map[string]portalVisit{}
 	}
 	if st.Tokens == nil {
 		st.Tokens = map[string]string{}
