@@ -34,6 +34,21 @@ func (s *Server) portalTable() []portalRoute {
 	return []portalRoute{
 		{"GET /portal", s.portalHome},
 		{"GET /portal/chart/{wallet}", s.portalChart},
+		{"GET /portal/refill/{wallet}", s.portalRefill},
+		{"POST /portal/refill/{wallet}", s.saveRefill},
+		{"POST /portal/refill/{wallet}/resume", s.resumeRefill},
+		{"GET /portal/cards", s.portalCards},
+		{"POST /portal/cards/add", s.addCard},
+		{"POST /portal/cards/manage", s.manageCards},
+		{"GET /portal/buy/{wallet}", s.portalBuy},
+		{"POST /portal/buy/{wallet}", s.buy},
+		{"GET /portal/purchases/{wallet}", s.portalTopups},
+		{"GET /portal/topups/{topup}", s.portalTopup},
+		{"GET /portal/topups/{topup}/receipt", s.portalReceipt},
+		{"POST /portal/topups/{topup}/cancel", s.cancelBuy},
+		{"GET /portal/activity/{wallet}", s.portalActivity},
+		{"GET /portal/activity/{wallet}/csv", s.portalCSV},
+		{"GET /portal/grants/{wallet}", s.portalGrants},
 		{"POST /portal/sign_out", s.leavePortal},
 	}
 }

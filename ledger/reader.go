@@ -36,6 +36,17 @@ func (r Reader) Wallet(ctx context.Context, id string) (Wallet, error) {
 // Asset is what a wallet counts.
 func (r Reader) Asset(ctx context.Context, code string) (Asset, error) { return r.l.Asset(ctx, code) }
 
+// Price is what so much credit costs, before tax, or why it can't be bought: what CreateTopup says of it. least is the
+// smallest charge in the currency.
+func (r Reader) Price(ctx context.Context, w *Wallet, amount Decimal, least func(currency string) int64) (Money, error) {
+	asset, err := r.l.Asset(ctx, w.Asset)
+	if err != nil {
+		return Money{}, err
+	}
+	_, cost, err := asset.cost(amount, least)
+	return cost, err
+}
+
 // Rule is the auto top-up rule of one of the customer's wallets.
 func (r Reader) Rule(ctx context.Context, w *Wallet) (v RuleView, found bool, err error) {
 	if w.ref() != r.ref {
@@ -199,8 +210,11 @@ func (r Reader) Curve(ctx context.Context, w *Wallet, since time.Time, points in
 		return c, noWallet(w.ID)
 	}
 	now := r.l.Now()
-	if since.Before(w.CreatedAt) {
+	if since.Before(w.CreatedAt) { // a young wallet's curve begins before it, with nothing, and is a week long at least
 		since = w.CreatedAt.UTC()
+		if week := now.AddDate(0, 0, -7); since.After(week) {
+			since = week
+		}
 	}
 	if c.Marks, err = r.marks(ctx, w, since, now); err != nil {
 		return c, err
