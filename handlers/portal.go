@@ -109,6 +109,9 @@ func (s *Server) portal(handle func(*portalVisit) error) func(*visit) error {
 		if v.who == "" {
 			v.who = session.Customer.ID
 		}
+		if session.Customer.Status == "frozen" && v.r.Method == http.MethodPost && v.r.URL.Path != "/portal/sign_out" {
+			return &fault{http.StatusConflict, "conflict", string(ledger.CodeFrozen), "", v.locale.T("portal.frozen")} // who is frozen may look
+		}
 		return handle(&portalVisit{visit: v, cust: session.Customer, own: s.Ledger.ReaderOf(session.Customer.Ref), secret: secret})
 	}
 }

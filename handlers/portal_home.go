@@ -36,7 +36,7 @@ func (r ruleView) SpentPart() int64 {
 	if r.CapAmount == nil || *r.CapAmount <= 0 {
 		return 0
 	}
-	return min(1000, r.Spent/(*r.CapAmount/1000+1))
+	return int64(min(1000, float64(r.Spent)*1000/float64(*r.CapAmount)))
 }
 
 // pauseView says why a rule is paused, and what the customer can do.
@@ -79,7 +79,8 @@ func (s *Server) walletView(p *portalVisit, w *ledger.Wallet) (v walletView, err
 	}
 	v.Expiry = f.NextExpiry
 	v.Empty = w.Available() <= 0
-	if i := slices.IndexFunc(f.Burn, func(b ledger.Burn) bool { return b.Window == "day" }); i >= 0 && f.Burn[i].MinutesLeft != nil && !v.Empty {
+	young := f.At.Sub(w.CreatedAt) < time.Hour // too young for a rate
+	if i := slices.IndexFunc(f.Burn, func(b ledger.Burn) bool { return b.Window == "day" }); i >= 0 && f.Burn[i].MinutesLeft != nil && !v.Empty && !young {
 		v.Runway = runway(p.locale, *f.Burn[i].MinutesLeft)
 	}
 	asset, err := p.own.Asset(p.ctx(), w.Asset)

@@ -149,6 +149,9 @@ Try, in another terminal:
     -d '{"customer":"demo","amount":"6","idempotency_key":"req-2"}'
   curl -s %[1]s/v1/topups?customer=demo -H "Authorization: Bearer %[2]s"
 
+  # the customer's own pages: open the url that this answers in a browser, within 15 minutes
+  curl -s %[1]s/v1/portal_sessions -H "Authorization: Bearer %[2]s" -d '{"customer":"demo"}'
+
   # the balance, every movement of it, and whether Stripe agrees
   curl -s %[1]s/v1/customers/demo -H "Authorization: Bearer %[2]s"
   curl -s %[1]s/v1/wallets/%[3]s/entries -H "Authorization: Bearer %[2]s"
