@@ -8,4 +8,6 @@ const (
 	NextSQL           = nextSQL
 	UsedAtSQL         = usedAtSQL
 	EntriesSQL        = entriesSQL
+	ActivitySQL       = activitySQL
+	LeftSQL           = leftSQL
 )

@@ -78,7 +78,7 @@
     },
     wide() {
       const d = document.documentElement;
-      if (d.scrollWidth <= d.clientWidth) return {text: ""};
+      if (!d || !document.body || d.scrollWidth <= d.clientWidth) return {text: ""}; // of a page that leads on there may be none yet
       const out = [...document.body.querySelectorAll("*")].filter(e => shown(e) && e.getBoundingClientRect().right > d.clientWidth + 1);
       return {text: "it is " + d.scrollWidth + " wide in a window of " + d.clientWidth + ", beginning with " + out.slice(0, 3).map(about).join(" | ")};
     },
