@@ -344,6 +344,7 @@ func TestBenchFlags(t *testing.T) {
 
 // The whole command, briefly: a gateway of its own on a database of its own, and the books are right.
 func TestBenchQuick(t *testing.T) {
+	t.Parallel() // no figure is held to anything, and most of it waits
 	if testing.Short() || raced {
 		t.Skip("takes some seconds, of a program without the race detector")
 	}

@@ -372,11 +372,15 @@ func (w *world) eventually(what string, f func() bool) {
 	w.within(patience, what, f)
 }
 
+// within asks again ever less often, down to five times a second: a question costs both sides more than the waiting, and
+// many tests ask at once.
 func (w *world) within(limit time.Duration, what string, f func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(limit); !f(); time.Sleep(20 * time.Millisecond) {
+	pause := 20 * time.Millisecond
+	for end := time.Now().Add(limit); !f(); time.Sleep(pause) {
 		if time.Now().After(end) {
 			w.t.Fatalf("not within %v: %s", limit, what)
 		}
+		pause = min(pause*3/2, 200*time.Millisecond)
 	}
 }
