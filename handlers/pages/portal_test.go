@@ -307,7 +307,7 @@ func TestPortalAwkward(t *testing.T) {
 	w := browsertest.Shared(t)
 	s := newShopper(t, "long", strings.Repeat("Wolfeschlegelstein", 11)+"\u202eעברית")
 	w.Put("/v1/assets/tokens_of_the_longest_name_that_there_is", browsertest.JSON{"scale": 0})
-	w.Put("/v1/assets/minutes", browsertest.JSON{"scale": 2, "price_per_unit": "0.01", "currency": "jpy"})
+	w.Put("/v1/assets/minutes", browsertest.JSON{"scale": 2, "price_per_unit": "0.01", "currency": "usd"})
 	w.Post("/v1/customers/long/wallets", browsertest.JSON{"asset": "tokens_of_the_longest_name_that_there_is", "scope": "usage"})
 	minutes := w.Post("/v1/customers/long/wallets", browsertest.JSON{"asset": "minutes", "overdraft_limit": "50"}).Text("id")
 	w.Post("/v1/usage", browsertest.JSON{"customer": "long", "asset": "minutes", "amount": "12.34"})

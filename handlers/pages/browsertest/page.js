@@ -1,5 +1,6 @@
 // What the tests ask of a page. It is evaluated by the debugger, so it runs under any policy, and where scripts are off.
 (op, scope, what, value) => {
+  if (!document.body) throw Error("there is no document yet"); // of a page that leads on by itself: it is asked again
   const flat = s => (s || "").replace(/\s+/g, " ").trim();
   const root = scope ? document.querySelector(scope) : document;
   if (!root) return {error: "nothing is at " + scope};
@@ -78,7 +79,7 @@
     },
     wide() {
       const d = document.documentElement;
-      if (!d || !document.body || d.scrollWidth <= d.clientWidth) return {text: ""}; // of a page that leads on there may be none yet
+      if (d.scrollWidth <= d.clientWidth) return {text: ""};
       const out = [...document.body.querySelectorAll("*")].filter(e => shown(e) && e.getBoundingClientRect().right > d.clientWidth + 1);
       return {text: "it is " + d.scrollWidth + " wide in a window of " + d.clientWidth + ", beginning with " + out.slice(0, 3).map(about).join(" | ")};
     },
