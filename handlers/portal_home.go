@@ -3,7 +3,6 @@ package handlers
 import (
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -122,7 +121,7 @@ func (s *Server) ruleView(p *portalVisit, w *ledger.Wallet) (*ruleView, error) {
 
 // ruleSaid says what a rule does.
 func ruleSaid(l pages.Locale, w *ledger.Wallet, r *ledger.RuleView) string {
-	below := strconv.Itoa(int(deref(r.ThresholdPercent))) + " %"
+	below := l.T("portal.percent", "n", deref(r.ThresholdPercent))
 	if r.Threshold != nil {
 		below = l.Amount(*r.Threshold, w.Scale, w.Asset)
 	}

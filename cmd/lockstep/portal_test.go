@@ -2,8 +2,13 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -81,4 +86,107 @@ func TestPortalKey(t *testing.T) {
 	if c.PortalSecret += "!"; c.check() != nil {
 		t.Errorf("one of sixteen: %v", c.check())
 	}
+}
+
+// browser is a customer's, signed in to the portal.
+type browser struct {
+	w *world
+	c http.Client
+}
+
+func (w *world) browser(customer string) *browser {
+	w.t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	b := &browser{w, http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	link := w.must("POST", "/v1/portal_sessions", map[string]any{"customer": customer}).str("url")
+	if status, at, _ := b.do("GET", strings.TrimPrefix(link, w.base), nil); status != http.StatusSeeOther || at != "/portal" {
+		w.t.Fatalf("the link: %d %s", status, at)
+	}
+	return b
+}
+
+// do asks for a page, or sends a form, and answers what comes, and where it leads.
+func (b *browser) do(method, path string, form url.Values) (status int, location, body string) {
+	b.w.t.Helper()
+	req, err := http.NewRequestWithContext(b.w.t.Context(), method, b.w.base+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		b.w.t.Fatal(err)
+	}
+	if method == "POST" {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
+	resp, err := b.c.Do(req)
+	if err != nil {
+		b.w.t.Error(err)
+		return 0, "", ""
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		b.w.t.Error(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Location"), string(raw)
+}
+
+var formNonce = regexp.MustCompile(`name="nonce" value="(\w+)"`)
+
+// The form by which credit is bought does it once, however often and however much at once it is sent; with another amount
+// it is another form's. A card that is not the customer's own is refused, to buy with and in a rule.
+func TestPortalBuysOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	wallet, stripe := w.customer("acme", "10", "pm_card_visa")
+	_, others := w.customer("other", "10", "pm_card_visa")
+	b := w.browser("acme")
+	form := url.Values{"amount": {"20"}, "how": {"card"}}
+	status, _, page := b.do("POST", "/portal/buy/"+wallet, form)
+	found := formNonce.FindStringSubmatch(page)
+	if status != 200 || found == nil || !strings.Contains(page, "$20.00") {
+		t.Fatalf("%d %s", status, page)
+	}
+	form.Set("nonce", found[1])
+	form.Set("agreed", "1")
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			status, at, page := b.do("POST", "/portal/buy/"+wallet, form)
+			if status != http.StatusSeeOther || !strings.HasPrefix(at, "/portal/topups/top_") {
+				t.Errorf("%d %s %.500s", status, at, page)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(w.must("GET", "/v1/topups?customer=acme", nil).list()); n != 1 {
+		t.Errorf("%d top-ups", n)
+	}
+	w.paid("acme", stripe, "30", 1)
+	b.do("POST", "/portal/buy/"+wallet, form)
+	form.Set("amount", "21")
+	if status, _, _ := b.do("POST", "/portal/buy/"+wallet, form); status != http.StatusUnprocessableEntity {
+		t.Errorf("another amount by the same form: %d", status)
+	}
+	w.paid("acme", stripe, "30", 1)
+
+	theirs, _ := w.sim.Customer(others)
+	form.Set("card", theirs.DefaultPaymentMethod)
+	form.Set("nonce", strings.Repeat("A", len(found[1])))
+	if status, _, page := b.do("POST", "/portal/buy/"+wallet, form); status != http.StatusUnprocessableEntity || !strings.Contains(page, "Choose one of your saved cards.") {
+		t.Errorf("another's card: %d", status)
+	}
+	rule := url.Values{"enabled": {"1"}, "threshold": {"5"}, "fill": {"amount"}, "amount": {"20"}, "card": {theirs.DefaultPaymentMethod}}
+	if status, _, page := b.do("POST", "/portal/refill/"+wallet, rule); status != http.StatusUnprocessableEntity || !strings.Contains(page, "Choose one of your saved cards.") {
+		t.Errorf("a rule with another's card: %d", status)
+	}
+	for _, bad := range []string{"", "x", strings.Repeat("a", len(found[1]))} {
+		form.Set("nonce", bad)
+		form.Del("card")
+		if status, _, _ := b.do("POST", "/portal/buy/"+wallet, form); status != http.StatusBadRequest {
+			t.Errorf("a form without its nonce: %d", status)
+		}
+	}
+	w.paid("acme", stripe, "30", 1)
 }
