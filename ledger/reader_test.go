@@ -24,15 +24,16 @@ func TestReaderKeepsToItsCustomer(t *testing.T) {
 	t.Parallel()
 	l := ledgertest.New(t, ledger.Options{})
 	newCustomer(t, l, "acme", "10")
-	newCustomer(t, l, "other", "10")
-	theirs, own := wallet(t, l, "other"), wallet(t, l, "acme")
-	top, _, err := l.CreateTopup(ctx, ledger.TopupInput{Customer: "other", Asset: "usd", Amount: dec(t, "20"), MinimumCharge: func(string) int64 { return 50 }}, ledger.Once{})
+	other := neighbour("acme")
+	newCustomer(t, l, other, "10")
+	theirs, own := wallet(t, l, other), wallet(t, l, "acme")
+	top, _, err := l.CreateTopup(ctx, ledger.TopupInput{Customer: other, Asset: "usd", Amount: dec(t, "20"), MinimumCharge: func(string) int64 { return 50 }}, ledger.Once{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := reader(t, l, "acme")
 	forged := own // the id of one, the customer of the other
-	forged.Customer = "other"
+	forged.Customer = other
 	for what, err := range map[string]error{
 		"wallet": second(r.Wallet(ctx, theirs.ID)), "no wallet": second(r.Wallet(ctx, "wal_x")), "topup": second(r.Topup(ctx, top.ID)), "no topup": second(r.Topup(ctx, "top_x")),
 		"topups": second(r.TopupsOf(ctx, &theirs, "", 5)), "forecast": second(r.Forecast(ctx, &theirs)), "left": second(r.Left(ctx, &theirs, "", 5)),
@@ -49,6 +50,15 @@ func TestReaderKeepsToItsCustomer(t *testing.T) {
 	wallets, err := r.Wallets(ctx)
 	if err != nil || len(wallets) != 1 || wallets[0].ID != own.ID {
 		t.Errorf("%+v %v", wallets, err)
+	}
+}
+
+// neighbour is the id of another customer in the same bucket.
+func neighbour(id string) string {
+	for n := 0; ; n++ {
+		if other := fmt.Sprint("other", n); ledger.BucketOfKey(other) == ledger.BucketOfKey(id) {
+			return other
+		}
 	}
 }
 
