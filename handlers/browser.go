@@ -28,6 +28,7 @@ type visit struct {
 	room   string // portal or console, whose pages are shown
 	locale pages.Locale
 	who    string // who is signed in
+	back   string // where they came from, on another site
 	form   url.Values
 
 	operator ledger.Operator // of the console, who is signed in
@@ -101,7 +102,8 @@ func (v *visit) readForm() error {
 
 // show answers with a page of the visit's room, such as home, or a part of one: home#chart.
 func (s *Server) show(v *visit, status int, page string, f pages.Frame) error {
-	f.Locale, f.Path, f.Who, f.Request, f.Dev, f.Live = v.locale, v.r.URL.Path, v.who, v.id, s.Dev, s.Stripe != nil && s.Stripe.Livemode()
+	f.Locale, f.Path, f.Who, f.Back, f.Request = v.locale, v.r.URL.Path, v.who, v.back, v.id
+	f.Dev, f.Live = s.Dev, s.Stripe != nil && s.Stripe.Livemode()
 	body, err := s.Site.Render(v.room+"/"+page, f)
 	if err != nil {
 		return err

@@ -36,6 +36,16 @@ type call struct {
 	query url.Values // only what the route takes
 
 	bounded context.Context // the request's with the end of its time; nil: the request's own
+
+	finish func(answer []byte) []byte // puts into an answer what is not kept with it under its key; nil: nothing
+}
+
+// finished is an answer as it is sent.
+func (c *call) finished(answer []byte) []byte {
+	if c.finish == nil {
+		return answer
+	}
+	return c.finish(answer)
 }
 
 func (c *call) ctx() context.Context {

@@ -71,7 +71,7 @@ func (s *Server) once(c *call, key string, bucket int16, request []string, make 
 	if !first {
 		return c.replay(kept.Status, kept.Body)
 	}
-	return c.send(status, body)
+	return c.send(status, c.finished(body))
 }
 
 // unkept is an answer that is not kept under its key: something of it failed in a way that passes, and the same request
@@ -81,5 +81,5 @@ type unkept json.RawMessage
 // replay sends the first answer again.
 func (c *call) replay(status int, body string) error {
 	c.w.Header()["Idempotent-Replayed"] = []string{"true"}
-	return c.send(status, []byte(body))
+	return c.send(status, c.finished([]byte(body)))
 }

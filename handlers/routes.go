@@ -30,6 +30,7 @@ func (s *Server) table() []route {
 		{"POST /v1/customers/{customer}/setup_sessions", "write", s.postSetupSession},
 		{"POST /v1/customers/{customer}/billing_portal_sessions", "write", s.postBillingPortalSession},
 		{"GET /v1/customers/{customer}/lockstep", "read", s.getLockstep},
+		{"POST /v1/portal_sessions", "write", s.postPortalSession},
 
 		{"GET /v1/wallets/{id}", "read", s.getWallet},
 		{"PATCH /v1/wallets/{id}", "write", s.patchWallet},
@@ -100,6 +101,10 @@ func (s *Server) everybodys() map[string]http.Handler {
 		"GET /static/{version}/{name}": s.open(s.getStatic),
 	}
 	maps.Copy(open, s.ConsoleRoutes())
+	for _, r := range s.portalTable() {
+		open[r.pattern] = s.web("portal", s.portal(r.handle))
+	}
+	open["GET /portal/enter/{token}"] = s.web("portal", s.enterPortal)
 	if !s.MetricsElsewhere {
 		open["GET /metrics"] = s.plain(s.MetricsHandler())
 	}

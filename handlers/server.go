@@ -39,8 +39,10 @@ type Server struct {
 
 	// OutboundPrivate says that endpoints may have private addresses, and take http.
 	OutboundPrivate bool
-	// PublicURL is where customers reach the merchant's own pages again; "" when that is not set.
+	// PublicURL is where browsers find this service; "" when that is not set.
 	PublicURL string
+	// PortalKey signs the links to the portal; every replica has the same.
+	PortalKey []byte
 	// MetricsElsewhere says that the metrics have an address of their own and are not served here.
 	MetricsElsewhere bool
 
@@ -50,6 +52,7 @@ type Server struct {
 	Dev bool
 
 	keys        keyCache
+	charts      chartCache
 	metrics     Metrics
 	ready       sync.Once
 	rooms       *rooms

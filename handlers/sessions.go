@@ -53,10 +53,20 @@ func (s *Server) postSetupSession(c *call) error {
 		}
 	}
 	return s.openPage(c, []string{success, cancel}, func(cust *ledger.Customer, key string) (pageJSON, error) {
-		p, err := s.Stripe.CreateSetupSession(c.ctx(), stripeutil.SetupSessionParams{Customer: cust.StripeCustomer, SuccessURL: success, CancelURL: cancel,
-			Metadata: map[string]string{setupMetadata: cust.ID}, IdempotencyKey: "setup:" + key})
+		p, err := s.setupPage(c.ctx(), cust, success, cancel, key)
 		return newPage("setup_session", cust, p), err
 	})
+}
+
+// setupPage opens the page on which a customer saves a card.
+func (s *Server) setupPage(ctx context.Context, cust *ledger.Customer, success, cancel, key string) (stripeutil.PageSession, error) {
+	return s.Stripe.CreateSetupSession(ctx, stripeutil.SetupSessionParams{Customer: cust.StripeCustomer, SuccessURL: success, CancelURL: cancel,
+		Metadata: map[string]string{setupMetadata: cust.ID}, IdempotencyKey: "setup:" + key})
+}
+
+// billingPage opens Stripe's billing portal for a customer.
+func (s *Server) billingPage(ctx context.Context, cust *ledger.Customer, back, key string) (stripeutil.PageSession, error) {
+	return s.Stripe.CreateBillingPortalSession(ctx, cust.StripeCustomer, back, "portal:"+key)
 }
 
 // postBillingPortalSession opens Stripe's billing portal, where a customer manages cards, invoices and subscriptions.
@@ -72,7 +82,7 @@ func (s *Server) postBillingPortalSession(c *call) error {
 		return err
 	}
 	return s.openPage(c, []string{back}, func(cust *ledger.Customer, key string) (pageJSON, error) {
-		p, err := s.Stripe.CreateBillingPortalSession(c.ctx(), cust.StripeCustomer, back, "portal:"+key)
+		p, err := s.billingPage(c.ctx(), cust, back, key)
 		return newPage("billing_portal_session", cust, p), err
 	})
 }

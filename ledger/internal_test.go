@@ -10,4 +10,6 @@ const (
 	EntriesSQL        = entriesSQL
 	LookSQL           = lookSQL
 	PostingSQL        = postingSQL
+	ActivitySQL       = activitySQL
+	LeftSQL           = leftSQL
 )

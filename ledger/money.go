@@ -31,6 +31,11 @@ func IsCurrency(code string) bool {
 // minorDecimals is how many decimals Stripe's smallest unit of the currency stands for.
 func minorDecimals(currency string) int { return stripeCurrencies[currency] }
 
+// Minor is a decimal of a currency in its smallest unit; ok is false where it has more decimals, or does not fit.
+func (d Decimal) Minor(currency string) (minor int64, ok bool) {
+	return d.steps(int16(minorDecimals(currency)))
+}
+
 // FormatMinor writes an amount of a currency's smallest unit for people: 2000 usd is "20.00 USD".
 func FormatMinor(amount int64, currency string) string {
 	text := FormatSteps(amount, int16(minorDecimals(currency)))

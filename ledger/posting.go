@@ -39,6 +39,15 @@ const entryColumns = `bucket, wallet_id, seq, id, type, amount, held, balance_af
 	coalesce(refers_to, '') as refers_to, coalesce(key, '') as key, coalesce(request, 0) as request,
 	coalesce(metadata, '') as metadata, coalesce(rated, '') as rated, seal, created_at`
 
+// Feature is the feature of the rate card that a debit was rated by; "" of any other entry.
+func (e *Entry) Feature() string {
+	if e.Rated == "" {
+		return ""
+	}
+	feature, _, _ := ratedBy(e.Rated)
+	return feature
+}
+
 // balance is the wallet's balance right after the entry.
 func (e *Entry) balance() Balance {
 	return Balance{Available: e.BalanceAfter - e.HeldAfter, Held: e.HeldAfter, Pending: e.PendingAfter, Total: e.BalanceAfter}

@@ -97,25 +97,12 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 	if err := in.checkMode(); err != nil {
 		return Topup{}, false, err
 	}
-	p, priced := asset.price()
-	switch {
-	case !priced:
-		return Topup{}, false, refuse(CodeInvalid, "asset", "%s has no price, so it can't be bought", asset.Code)
-	case in.Amount.Digits <= 0:
-		return Topup{}, false, refuse(CodeInvalid, "amount", "amount must be above zero")
-	case c.Status != "active":
-		return Topup{}, false, refuse(CodeFrozen, "customer", "customer %s is %s", c.ID, c.Status)
-	}
-	amount, err := stepsOf(in.Amount, asset.Scale, "amount", asset.Code)
+	amount, cost, err := asset.cost(in.Amount, in.MinimumCharge)
 	if err != nil {
 		return Topup{}, false, err
 	}
-	charge, ok := p.charge(amount, asset.Scale)
-	if !ok || charge > maxCharge {
-		return Topup{}, false, refuse(CodeInvalid, "amount", "the charge for that is too large")
-	}
-	if least := in.MinimumCharge(p.currency); charge < least {
-		return Topup{}, false, refuse(CodeInvalid, "amount", "this would charge %d, and Stripe charges no less than %d in %s's smallest unit", charge, least, p.currency)
+	if c.Status != "active" {
+		return Topup{}, false, refuse(CodeFrozen, "customer", "customer %s is %s", c.ID, c.Status)
 	}
 	once.Bucket = c.Bucket
 	id := ""
@@ -137,7 +124,7 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 		if err := t.fits(w, amount); err != nil {
 			return err
 		}
-		err = t.intend(w, Topup{ID: id, Trigger: "manual", Mode: in.Mode, Amount: amount, Charge: charge, Currency: p.currency,
+		err = t.intend(w, Topup{ID: id, Trigger: "manual", Mode: in.Mode, Amount: amount, Charge: cost.Amount, Currency: cost.Currency,
 			PaymentMethod: ref(in.PaymentMethod), SuccessURL: ref(in.SuccessURL), InvoiceTerms: deref(in.Invoice)}, terms{"purchased", DefaultPriority, nil})
 		if err != nil {
 			return err
@@ -149,6 +136,28 @@ func (l *Ledger) CreateTopup(ctx context.Context, in TopupInput, once Once) (top
 	}
 	top, err = l.TopupByID(ctx, id)
 	return top, replayed, err
+}
+
+// cost is an amount of an asset in steps, and what it costs; or why it can't be bought.
+func (a Asset) cost(d Decimal, least func(currency string) int64) (steps int64, cost Money, err error) {
+	p, priced := a.price()
+	switch {
+	case !priced:
+		return 0, cost, refuse(CodeInvalid, "asset", "%s has no price, so it can't be bought", a.Code)
+	case d.Digits <= 0:
+		return 0, cost, refuse(CodeInvalid, "amount", "amount must be above zero")
+	}
+	if steps, err = stepsOf(d, a.Scale, "amount", a.Code); err != nil {
+		return 0, cost, err
+	}
+	charge, ok := p.charge(steps, a.Scale)
+	if !ok || charge > maxCharge {
+		return 0, cost, refuse(CodeInvalid, "amount", "the charge for that is too large")
+	}
+	if smallest := least(p.currency); charge < smallest {
+		return 0, cost, refuse(CodeInvalid, "amount", "this would charge %d, and Stripe charges no less than %d in %s's smallest unit", charge, smallest, p.currency)
+	}
+	return steps, Money{Amount: charge, Currency: p.currency}, nil
 }
 
 // intend writes the first of the four money steps: the top-up, what it will charge, the part of the cap

@@ -37,8 +37,8 @@ func TestConcurrentStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != 19 {
-		t.Errorf("%d migrations applied, there are 19", applied)
+	if applied != 20 {
+		t.Errorf("%d migrations applied, there are 20", applied)
 	}
 	ledgertest.New(t, ledger.Options{URL: url})
 }

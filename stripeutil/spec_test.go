@@ -99,6 +99,8 @@ func TestRequestsFitTheSpec(t *testing.T) {
 		"WebhookEndpoints":      drop(c.WebhookEndpoints(ctx)),
 		"CreateWebhookEndpoint": drop(c.CreateWebhookEndpoint(ctx, "https://a.example/hook", []string{"customer.updated"}, "7")),
 		"UpdateWebhookEndpoint": drop(c.UpdateWebhookEndpoint(ctx, "we_1", []string{"customer.updated"}, "8")),
+		"Cards":                 drop(c.Cards(ctx, "cus_1")),
+		"Receipt":               drop(c.Receipt(ctx, "pi_1")),
 		"PortalSaved":           drop(c.PortalSaved(ctx)),
 	} {
 		if err != nil {

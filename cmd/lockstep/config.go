@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"lockstep/handlers"
 )
 
 // config is every setting, from the environment. .env.example says the same, and a test compares them.
@@ -38,8 +41,9 @@ type config struct {
 	LogFormat           string        `envconfig:"LOG_FORMAT" default:"text"`
 	LogLevel            slog.Level    `envconfig:"LOG_LEVEL" default:"info"`
 
-	dev bool
-	now func() time.Time // the ledger's clock; nil, as ever outside of tests, is time.Now
+	dev       bool
+	simulated bool             // Stripe is the simulator, whose key everybody knows
+	now       func() time.Time // the ledger's clock; nil, as ever outside of tests, is time.Now
 }
 
 func loadConfig() (config, error) {
@@ -96,7 +100,26 @@ func (c *config) check() error {
 	if u, err := url.Parse(c.PublicURL); c.PublicURL != "" && (err != nil || u.Host == "") {
 		bad("PUBLIC_URL", "must be a URL such as https://billing.example.com")
 	}
+	if c.PortalSecret != "" && len(c.PortalSecret) < minPortalSecret {
+		bad("PORTAL_SECRET", "must have at least %d characters, drawn at random: whoever guesses it opens every customer's portal", minPortalSecret)
+	}
 	return errors.Join(wrong...)
+}
+
+// minPortalSecret keeps out secrets that can be tried one after the other.
+const minPortalSecret = 16
+
+// portalKey signs the links to the portal. Without a secret of its own it is made of Stripe's key, which every replica has
+// and nobody else. The simulator's is no secret, so what stands on it makes one that lives as long as the process does.
+func (c *config) portalKey() []byte {
+	switch {
+	case c.PortalSecret != "":
+		return handlers.PortalKey(c.PortalSecret)
+	case c.simulated || c.StripeSecretKey == "":
+		return handlers.PortalKey(rand.Text())
+	default:
+		return handlers.PortalKey(c.StripeSecretKey)
+	}
 }
 
 // minAPIKey keeps out keys that can be guessed.

@@ -107,7 +107,7 @@ func startDevStripe(c *config, log *slog.Logger) (*devStripe, error) {
 	}
 	d := &devStripe{sim: sim, srv: newHTTPServer(sim, log), url: url}
 	go func() { _ = d.srv.Serve(listener) }()
-	c.StripeSecretKey, c.StripeAPIBase = sim.SecretKey(), d.url
+	c.StripeSecretKey, c.StripeAPIBase, c.simulated = sim.SecretKey(), d.url, true
 	c.StripeWebhookSecret = []string{"whsec_" + rand.Text()}
 	return d, nil
 }
@@ -149,6 +149,9 @@ Try, in another terminal:
   curl -s %[1]s/v1/usage -H "Authorization: Bearer %[2]s" \
     -d '{"customer":"demo","amount":"6","idempotency_key":"req-2"}'
   curl -s %[1]s/v1/topups?customer=demo -H "Authorization: Bearer %[2]s"
+
+  # the customer's own pages: open the url that this answers in a browser, within 15 minutes
+  curl -s %[1]s/v1/portal_sessions -H "Authorization: Bearer %[2]s" -d '{"customer":"demo"}'
 
   # the balance, every movement of it, and whether Stripe agrees
   curl -s %[1]s/v1/customers/demo -H "Authorization: Bearer %[2]s"

@@ -213,11 +213,17 @@ func retryAfter(s string, now time.Time) time.Duration {
 	return 0
 }
 
-// pruneEvents deletes what is older than is kept.
+// pruneEvents deletes what is older than is kept: events, and sessions of the portal.
 func (g *gateway) pruneEvents(ctx context.Context) error {
 	for more := true; more && ctx.Err() == nil; {
 		var err error
 		if more, err = g.ledger.PruneEvents(ctx); err != nil {
+			return err
+		}
+	}
+	for more := true; more && ctx.Err() == nil; {
+		var err error
+		if more, err = g.ledger.PrunePortal(ctx); err != nil {
 			return err
 		}
 	}

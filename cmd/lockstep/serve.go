@@ -112,7 +112,7 @@ func newGateway(ctx context.Context, c config, log *slog.Logger, url string) (*g
 	g.server = &handlers.Server{Ledger: l, Stripe: client, WebhookSecrets: c.StripeWebhookSecret, Log: log,
 		Charge: g.chargeTopup, Link: g.linkCustomer, Sync: g.syncNow, Backfill: g.catchUp,
 		EventStored: func() { wake(g.events) }, Flushes: g.flushes, OutboundPrivate: c.OutboundPrivate, MetricsElsewhere: c.MetricsAddr != "", PublicURL: c.PublicURL,
-		Site: site, Dev: c.dev}
+		Site: site, Dev: c.dev, PortalKey: c.portalKey()}
 	if err := g.prepare(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,14 +108,21 @@ func (l Locale) Money(minor int64, code string) string {
 // Amount writes steps of an asset: a currency as money, with more than its usual decimals only where there are any; another
 // with its name after it.
 func (l Locale) Amount(steps int64, scale int16, asset string) string {
-	text := ledger.FormatSteps(steps, scale)
-	if ledger.IsCurrency(asset) {
-		return l.write(text, asset, currency.DefaultDigits)
-	}
-	return l.Number(text) + " " + asset // a no-break space
+	return l.AmountOf(ledger.FormatSteps(steps, scale), asset)
 }
 
-// AmountOf is Amount of a decimal.
+// IsMoney reports whether an asset is a currency.
+func (l Locale) IsMoney(asset string) bool { return ledger.IsCurrency(asset) }
+
+// Unit is what amounts of an asset are typed in.
+func (l Locale) Unit(asset string) string {
+	if ledger.IsCurrency(asset) {
+		return strings.ToUpper(asset)
+	}
+	return asset
+}
+
+// AmountOf is Amount of a decimal in the asset's unit.
 func (l Locale) AmountOf(decimal, asset string) string {
 	if strings.Contains(decimal, ".") {
 		decimal = strings.TrimRight(strings.TrimRight(decimal, "0"), ".")
@@ -134,6 +142,12 @@ func (l Locale) MinorOf(minor, code string) string {
 	return l.Money(n, code)
 }
 
+// Int is a count for N.
+func (l Locale) Int(n int64) int { return int(n) }
+
+// Upper writes a currency's code as people do.
+func (l Locale) Upper(code string) string { return strings.ToUpper(code) }
+
 // Number writes a decimal as the locale does.
 func (l Locale) Number(decimal string) string {
 	a, err := currency.NewAmount(decimal, "USD") // shown without
@@ -143,6 +157,29 @@ func (l Locale) Number(decimal string) string {
 	f := currency.NewFormatter(l.money)
 	f.CurrencyDisplay, f.MinDigits, f.MaxDigits = currency.DisplayNone, 0, 12
 	return strings.TrimSpace(f.Format(a))
+}
+
+// grouped is digits in groups of three.
+var grouped = regexp.MustCompile(`^\d{1,3}(.\d{3})+$`)
+
+// Decimal reads a number as the reader writes it, into one with a point: 1.234,50 where that is how it is done, and 4.50
+// where it can mean nothing else. What is no number comes back as something that is none.
+func (l Locale) Decimal(typed string) string {
+	s := strings.NewReplacer(" ", "", "\u00a0", "", "\u202f", "", "'", "", "’", "").Replace(strings.TrimSpace(typed))
+	own, other := ".", ","
+	if strings.Contains(l.Number("0.5"), ",") {
+		own, other = ",", "."
+	}
+	whole, fraction, pointed := strings.Cut(s, own)
+	if strings.Contains(whole, other) && grouped.MatchString(strings.TrimPrefix(whole, "-")) {
+		whole = strings.ReplaceAll(whole, other, "")
+	} else if !pointed {
+		return strings.Replace(whole, other, ".", 1)
+	}
+	if pointed {
+		whole += "." + fraction
+	}
+	return whole
 }
 
 func (l Locale) write(amount, code string, least uint8) string {

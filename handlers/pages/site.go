@@ -120,6 +120,7 @@ type Frame struct {
 
 	Brand   Brand
 	Who     string // who is signed in
+	Back    string // where they came from, on another site; "" for nowhere
 	Request string // its id
 	Dev     bool   // of lockstep dev: pages say that nothing here is real money
 	Live    bool   // Stripe's key moves real money

@@ -60,6 +60,21 @@ func (l Locale) N(key string, n int, pairs ...any) string {
 	return l.T(key+".other", pairs...)
 }
 
+// Text and Whole are what a pointer points to, for templates, which print the pointer.
+func (l Locale) Text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func (l Locale) Whole(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
 // Has reports whether there is a text of that key.
 func (l Locale) Has(key string) bool {
 	_, ok := l.words.words[key]

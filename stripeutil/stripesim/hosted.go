@@ -64,7 +64,7 @@ func (s *Sim) hostedURL(stripe, path string) string {
 // hosted serves the pages, and tells whether the request was for one.
 func (s *Sim) hosted(w http.ResponseWriter, r *http.Request) bool {
 	for prefix, serve := range map[string]func(w http.ResponseWriter, r *http.Request, id string){
-		"/c/pay/": s.checkoutPage, "/p/session/": s.portalPage, "/i/": s.invoicePage,
+		"/c/pay/": s.checkoutPage, "/p/session/": s.portalPage, "/i/": s.invoicePage, "/receipts/payment/": s.receiptPage,
 	} {
 		id, ok := strings.CutPrefix(r.URL.Path, prefix)
 		if !ok || strings.Contains(id, "/") || r.Method != http.MethodGet && r.Method != http.MethodPost {
@@ -241,6 +241,25 @@ func (s *Sim) invoicePage(w http.ResponseWriter, r *http.Request, id string) {
 	if in.Status == "open" {
 		p.Choices = cardChoices("Pay with card", false)
 	}
+	s.mu.Unlock()
+	p.show(w)
+}
+
+// receiptPage is the receipt of a payment.
+func (s *Sim) receiptPage(w http.ResponseWriter, r *http.Request, id string) {
+	s.mu.Lock()
+	var ch *charge
+	for _, one := range s.state.Charges.oldest {
+		if strings.HasSuffix(string(one.ReceiptURL), "/"+id) {
+			ch = one
+		}
+	}
+	if ch == nil {
+		s.mu.Unlock()
+		http.NotFound(w, r)
+		return
+	}
+	p := &hostedPage{Title: "Receipt", Lines: []hostedLine{{Text: "Paid: " + money(ch.Amount, ch.Currency)}}}
 	s.mu.Unlock()
 	p.show(w)
 }

@@ -55,7 +55,7 @@ func (c *call) paymentFailed(pi *paymentIntent, pm *paymentMethod, e *apiError) 
 func (c *call) paymentSucceeded(pi *paymentIntent, pm *paymentMethod, ch *charge) {
 	ch.Status, ch.Paid, ch.Captured, ch.AmountCaptured = "succeeded", true, true, ch.Amount
 	ch.BalanceTransaction = opt(newID("txn_3", 23))
-	ch.ReceiptURL = opt("https://pay.stripe.com/receipts/payment/" + newID("", 32))
+	ch.ReceiptURL = opt(c.hostedURL("https://pay.stripe.com", "/receipts/payment/"+newID("", 32)))
 	c.emit("charge.succeeded", ch, nil)
 	var d *dispute
 	if c.behaviour(pm).dispute {

@@ -1,5 +1,6 @@
 // What the tests ask of a page. It is evaluated by the debugger, so it runs under any policy, and where scripts are off.
 (op, scope, what, value) => {
+  if (!document.body) throw Error("there is no document yet"); // of a page that leads on by itself: it is asked again
   const flat = s => (s || "").replace(/\s+/g, " ").trim();
   const root = scope ? document.querySelector(scope) : document;
   if (!root) return {error: "nothing is at " + scope};

@@ -369,7 +369,7 @@ func (t *Tab) ask(op, what, value string) said {
 	t.t.Helper()
 	var is said
 	var err error
-	for range 5 {
+	for range 40 {
 		if is, err = t.try(op, what, value); err == nil {
 			break
 		}

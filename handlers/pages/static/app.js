@@ -31,6 +31,7 @@
   const draw = (place, data) => {
     if (data.x.length === 0) { place.hidden = true; return; }
     const number = new Intl.NumberFormat(locale, { maximumFractionDigits: 6 });
+    const brief = new Intl.NumberFormat(locale, { notation: "compact" }); // what is large must fit beside the axis
     const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric", timeZone: data.zone || undefined });
     let plot;
     const make = () => {
@@ -43,7 +44,7 @@
         scales: { y: { range: (u, min, max) => [Math.min(0, min), max > 0 ? max * 1.08 : 1] } },
         axes: [
           { stroke: dim, grid: { stroke: line, width: 1 }, ticks: { stroke: line }, values: (u, v) => v.map((s) => day.format(s * 1e3)), space: 70 },
-          { stroke: dim, grid: { stroke: line, width: 1 }, ticks: { stroke: line }, size: 64, values: (u, v) => v.map((n) => number.format(n)) },
+          { stroke: dim, grid: { stroke: line, width: 1 }, ticks: { stroke: line }, size: 64, values: (u, v) => v.map((n) => (Math.abs(n) < 1e5 ? number : brief).format(n)) },
         ],
         series: [{ label: data.label || "", value: (u, s) => (s == null ? "–" : day.format(s * 1e3)) }].concat(data.series.map((s, i) => ({
           label: s.label, stroke: strokes[i % 3], width: 2, value: (u, v) => (v == null ? "–" : number.format(v)),
