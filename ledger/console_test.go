@@ -206,7 +206,10 @@ func TestRehearse(t *testing.T) {
 			_, _, err := l.Grant(ctx, ledger.GrantInput{Customer: "acme", Amount: dec(t, "2.5"), Kind: "purchased", Wallet: w.ID}, ledger.Once{})
 			return err
 		}},
-		{"reverse", func(ctx context.Context) error { _, _, err := l.Reverse(ctx, d.ID, decp(t, "1.5"), "", ledger.Once{}); return err }},
+		{"reverse", func(ctx context.Context) error {
+			_, _, err := l.Reverse(ctx, d.ID, decp(t, "1.5"), "", ledger.Once{})
+			return err
+		}},
 		{"pause", func(ctx context.Context) error { _, err := l.PauseRule(ctx, w.ID); return err }},
 		{"void", func(ctx context.Context) error { _, _, err := l.VoidGrant(ctx, gift.ID, "", ledger.Once{}); return err }},
 		{"debit", nil},

@@ -241,7 +241,9 @@ func TestConsoleActsSurviveFailures(t *testing.T) {
 		return a.Outcome, found
 	}
 	w.sql(`create function fail() returns trigger language plpgsql as $$ begin raise exception 'pulled the plug'; end $$`)
-	debit := func() string { return w.must("POST", "/v1/usage", map[string]any{"customer": "acme", "amount": "2"}).str("id") }
+	debit := func() string {
+		return w.must("POST", "/v1/usage", map[string]any{"customer": "acme", "amount": "2"}).str("id")
+	}
 	first, second, third := debit(), debit(), debit()
 	wallet := "/console/wallets/" + walletID
 	for _, act := range []struct {
