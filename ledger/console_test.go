@@ -289,6 +289,7 @@ func TestSearchCustomers(t *testing.T) {
 	for i, c := range []ledger.CustomerInput{
 		{ID: "acme", Email: "Zoe@example.com", Name: "ACME Inc"}, {ID: "acme_2", Email: "acme@example.com", Name: "Other"}, {ID: "acmex2", Name: "100% Wool"},
 		{ID: "b", Name: "Ünal"}, {ID: "c", Email: "d@example.com"},
+		{ID: "m1", Email: "same@example.com", Name: "same 2"}, {ID: "m2", Email: "same@example.com"}, {ID: "m3", Name: "Same 1"}, {ID: "same9", Email: "same@example.com"}, {ID: "m0", Name: "same 1"},
 	} {
 		made, _, err := l.CreateCustomer(ctx, c, ledger.Once{})
 		if err == nil {
@@ -298,8 +299,8 @@ func TestSearchCustomers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for q, want := range map[string]string{"acme": "acme acme_2 acmex2", "ACME": "acme acme_2", "acme_": "acme_2", "zoe": "acme", "100%": "acmex2", "%": "", "Ünal": "b",
-		"cus_search_3": "b", "cus_search": "acme acme_2 acmex2 b c", "example": "", `\`: "", "D@EX": "c"} {
+	for q, want := range map[string]string{"acme": "acme acme_2 acmex2", "ACME": "acme_2 acme", "acme_": "acme_2", "zoe": "acme", "a": "acme acme_2 acmex2", "d": "c", "o": "acme_2", "100%": "acmex2", "%": "", "Ünal": "b",
+		"cus_search_3": "b", "cus_search": "acme acme_2 acmex2 b c m1 m2 m3 same9 m0", "example": "", `\`: "", "D@EX": "c", "same": "same9 m1 m2 m0 m3", "S": "m1 m2 same9 m0 m3"} {
 		var seen string
 		for after := ""; ; {
 			page, err := l.SearchCustomers(ctx, q, after, 2)

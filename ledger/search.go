@@ -10,26 +10,62 @@ import (
 
 var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// SearchCustomers finds customers whose id, Stripe customer, e-mail address or name begins with what is asked for, in
-// either case but for the ids, as far as the database's locale knows one's. They come in the order of their ids, after the one of that id.
+// searchStages are the ways in which a customer may be found, one after the other, each by its index: $1 is how it begins,
+// ($2, $3) after which of them the page begins, $4 how many. Who is found by one is not found by the next.
+var searchStages = []string{
+	`id like $1 and $2::text is not null and id > $3 order by id limit $4`,
+	`email <> '' and lower(email) collate "C" like lower($1) and (lower(email) collate "C", id) > ($2, $3) and id not like $1
+		order by lower(email) collate "C", id limit $4`,
+	`name <> '' and lower(name) collate "C" like lower($1) and (lower(name) collate "C", id) > ($2, $3) and id not like $1
+		and lower(email) collate "C" not like lower($1) order by lower(name) collate "C", id limit $4`,
+}
+
+// SearchCustomers finds customers whose id, or Stripe customer, begins with what is asked for; then those whose e-mail
+// address does; then those whose name does: in either case but for the ids, as far as the database's locale knows one's.
+// The list goes on after the customer of that id.
 func (l *Ledger) SearchCustomers(ctx context.Context, q, after string, limit int) ([]Customer, error) {
 	begins := likeEscape.Replace(q) + "%"
 	var rows []customerRow
-	var err error
 	if strings.HasPrefix(q, "cus_") {
-		err = l.db.SelectContext(ctx, &rows, `select `+customerColumns+` from customers c
-			where (bucket, id) in (select s.bucket, s.customer_id from stripe_links s where s.stripe_customer like $1)
-				and id > $2 order by id limit $3`, begins, after, limit)
-	} else {
-		err = l.db.SelectContext(ctx, &rows, `select `+customerColumns+` from customers
-			where (id like $1 or (email <> '' and lower(email) like lower($1)) or (name <> '' and lower(name) like lower($1)))
-				and id > $2 order by id limit $3`, begins, after, limit)
+		err := l.db.SelectContext(ctx, &rows, `select c.bucket, c.id, c.stripe_customer, c.email, c.name, c.currency, c.status, c.metadata, c.created_at
+			from stripe_links s join customers c on c.bucket = s.bucket and c.id = s.customer_id
+			where s.stripe_customer like $1 and s.stripe_customer > coalesce((select o.stripe_customer from customers o where o.bucket = $2 and o.id = $3), '')
+			order by s.stripe_customer limit $4`, begins, bucketOf(after), after, limit)
+		return customersOf(rows), err
 	}
+	stage, value := 0, ""
+	if after != "" { // in which stage was that one found, and by what
+		var at struct {
+			Stage int    `db:"stage"`
+			Value string `db:"value"`
+		}
+		found, err := l.getRow(ctx, &at, `select case when id like $3 then 0 when lower(email) collate "C" like lower($3) then 1 else 2 end as stage,
+			case when lower(email) collate "C" like lower($3) then lower(email) else lower(name) end as value
+			from customers where bucket = $1 and id = $2`, bucketOf(after), after, begins)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, noneAfter(after)
+		}
+		stage, value = at.Stage, at.Value
+	}
+	for ; stage < len(searchStages) && len(rows) < limit; stage++ {
+		var found []customerRow
+		if err := l.db.SelectContext(ctx, &found, `select `+customerColumns+` from customers where `+searchStages[stage], begins, value, after, limit-len(rows)); err != nil {
+			return nil, err
+		}
+		rows, value, after = append(rows, found...), "", ""
+	}
+	return customersOf(rows), nil
+}
+
+func customersOf(rows []customerRow) []Customer {
 	customers := make([]Customer, len(rows))
 	for i, r := range rows {
 		customers[i] = r.customer()
 	}
-	return customers, err
+	return customers
 }
 
 // entryWindow is how many entries are looked through for those of one type before a page is answered, found or not: of a

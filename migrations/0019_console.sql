@@ -54,8 +54,8 @@ create table act_previews (
 create index act_previews_at on act_previews (at);
 
 -- Customers are searched by how their id, their e-mail address and their name begin.
-create index customers_email on customers (lower(email) text_pattern_ops) where email <> '';
-create index customers_name  on customers (lower(name) text_pattern_ops) where name <> '';
+create index customers_email on customers (lower(email) collate "C", id) where email <> '';
+create index customers_name  on customers (lower(name) collate "C", id) where name <> '';
 create index customers_ids   on customers (id);
 
 -- What the overview counts is found without reading the rest.
