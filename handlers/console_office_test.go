@@ -252,7 +252,22 @@ func TestEndpointsAtTheConsole(t *testing.T) {
 	}
 	has(t, "disabled twice", o.follow(httptest.NewRequest("GET", at+"/disable", nil), http.StatusConflict), "disabled already")
 	o.act(at+"/enable", nil)
+	_, confirm = o.preview(at+"/delete", nil, http.StatusOK)
+	gone := o.post(at+"/delete", confirm, http.StatusSeeOther).Header().Get("Location")
+	if to := o.post(at+"/delete", confirm, http.StatusSeeOther).Header().Get("Location"); to != gone {
+		t.Errorf("sent again it leads to %s, first to %s", to, gone)
+	}
+	has(t, "deleted", o.get(gone), "was deleted")
+}
 
+// What an endpoint answered to each try stands beside its event, as text whatever it is, and the event is sent again.
+func TestDeliveriesAtTheConsole(t *testing.T) {
+	t.Parallel()
+	o := atConsole(t)
+	address := "https://example.com/other"
+	e, err := o.s.Ledger.CreateEndpoint(t.Context(), ledger.EndpointInput{URL: &address, Events: []string{"*"}}, ledger.Once{})
+	must(t, err)
+	at := "/console/webhooks/" + e.ID
 	one, _ := ledger.ParseDecimal("1")
 	_, _, err = o.s.Ledger.Grant(t.Context(), ledger.GrantInput{Customer: "acme", Amount: one}, ledger.Once{})
 	must(t, err)
@@ -264,7 +279,7 @@ func TestEndpointsAtTheConsole(t *testing.T) {
 	}
 	_, err = o.s.Ledger.EndTry(t.Context(), d, ledger.Tried{StatusCode: 500, Error: "it answered 500", Response: "<script>alert(1)</script>"})
 	must(t, err)
-	page = o.get("/console/events/" + d.ID)
+	page := o.get("/console/events/" + d.ID)
 	has(t, "the event", page, "it answered 500", "500", "https://example.com/other")
 	if strings.Contains(page, "<script>alert") {
 		t.Error("an answer was taken for a part of the page")
@@ -275,12 +290,6 @@ func TestEndpointsAtTheConsole(t *testing.T) {
 	if err != nil || len(due) != 1 {
 		t.Errorf("due: %+v: %v", due, err)
 	}
-	_, confirm = o.preview(at+"/delete", nil, http.StatusOK)
-	gone := o.post(at+"/delete", confirm, http.StatusSeeOther).Header().Get("Location")
-	if to := o.post(at+"/delete", confirm, http.StatusSeeOther).Header().Get("Location"); to != gone {
-		t.Errorf("sent again it leads to %s, first to %s", to, gone)
-	}
-	has(t, "deleted", o.get(gone), "was deleted")
 }
 
 // An event of Stripe's is shown as it came, without its secrets, whatever is in it; what failed is worked off again.
@@ -390,14 +399,16 @@ func TestLongListsAtTheConsole(t *testing.T) {
 	exec(`insert into stripe_events (id, type, livemode, payload, origin, status, run_at, created_at, received_at) select 'evt_' || n, 'invoice.paid', false, '{}', 'webhook', 'done', now(), now(), now() from generate_series(1, 10000) n`)
 	exec(`insert into api_keys (id, name, hash, hint, scopes, created_at) select 'key_' || n, 'k' || n, sha256(n::text::bytea), 'abcd', 'read', now() - n * interval '1 minute' from generate_series(1, 300) n`)
 	for path, want := range map[string]int{"/console/rates": 10000, "/console/stripe_events": 10000, "/console/keys": 301} {
-		rows, next := 0, path
+		rows, next, slowest := 0, path, time.Duration(0)
 		row := map[string]*regexp.Regexp{"/console/rates": regexp.MustCompile(`rates/feature\?key=`), "/console/stripe_events": regexp.MustCompile(`stripe_events/evt_`), "/console/keys": regexp.MustCompile(`data-label="Key"`)}[path]
 		pagesSeen := 0
 		for next != "" && pagesSeen < 300 {
 			begun := time.Now()
 			page := o.get(next)
-			if took := time.Since(begun); took > time.Second { // far above what it takes; what is meant is a hundredth
-				t.Errorf("%s took %v", next, took)
+			if took := time.Since(begun); took > slowest {
+				if slowest = took; took > time.Second { // far above what it takes, for a machine that does much else
+					t.Errorf("%s took %v", next, took)
+				}
 			}
 			rows += len(row.FindAllString(page, -1))
 			pagesSeen++
@@ -410,6 +421,7 @@ func TestLongListsAtTheConsole(t *testing.T) {
 				break
 			}
 		}
+		t.Logf("%s: %v at most", path, slowest)
 		if rows != want {
 			t.Errorf("%s has %d rows on %d pages, want %d", path, rows, pagesSeen, want)
 		}

@@ -10,10 +10,11 @@ import (
 // ListFeatures lists the version in force of features, or, of one that is not in force yet, the first that will be: those
 // whose key begins so, in the order of their keys.
 func (l *Ledger) ListFeatures(ctx context.Context, begins, after string, limit int) ([]Feature, error) {
-	return l.features(ctx, `select `+featureColumns+` from (
-		select distinct on (key) * from features where key > $2 and starts_with(key, $3) and key >= $3
-		order by key, effective_at > $1, case when effective_at <= $1 then effective_at end desc, effective_at, version desc) f
-		order by key limit `+strconv.Itoa(limit), l.Now(), after, begins)
+	return l.features(ctx, `select f.* from (
+			select distinct key from features where key > $2 and key >= $3 and key < $3 || '~' order by key limit `+strconv.Itoa(limit)+`) k -- no key has a ~
+		cross join lateral (select `+featureColumns+` from features where key = k.key
+			order by effective_at > $1, case when effective_at <= $1 then effective_at end desc, effective_at, version desc limit 1) f
+		order by f.key`, l.Now(), after, begins)
 }
 
 // ListAssets lists the assets that were made, in the order of their codes.
