@@ -116,6 +116,11 @@ func (s *Server) show(v *visit, status int, page string, f pages.Frame) error {
 	return nil
 }
 
+// noPage is what is where no page is.
+func (s *Server) noPage(v *visit) error {
+	return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "", v.locale.T("error.missing")}
+}
+
 // goTo sends the browser on to a page of ours.
 func (v *visit) goTo(path string) error {
 	v.done = true

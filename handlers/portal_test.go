@@ -274,6 +274,11 @@ func TestPortalOfFrozenAndDeleted(t *testing.T) {
 	if w := v.do("POST", "/portal/sign_out", nil); w.Code != http.StatusOK {
 		t.Errorf("sign out while frozen: %d", w.Code)
 	}
+	for _, path := range []string{"/portal/", "/portal/nothing", "/portal/refill/x/y"} {
+		if w := before.get(path); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "There is no such page here.") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
 	before.refused("a session of one who was deleted", before.get("/portal"))
 	before.refused("a link of one who was deleted", before.get(link))
 	if w := s.ask("POST", "/v1/portal_sessions", `{"customer":"gone"}`); w.Code != http.StatusConflict {

@@ -104,6 +104,7 @@ func (s *Server) everybodys() map[string]http.Handler {
 	for _, r := range s.portalTable() {
 		open[r.pattern] = s.web("portal", s.portal(r.handle))
 	}
+	open["GET /portal/{rest...}"] = s.web("portal", s.noPage)
 	open["GET /portal/enter/{token}"] = s.web("portal", s.enterPortal)
 	if !s.MetricsElsewhere {
 		open["GET /metrics"] = s.plain(s.MetricsHandler())

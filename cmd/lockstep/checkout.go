@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"lockstep/handlers"
 	"lockstep/ledger"
@@ -89,7 +90,7 @@ func (g *gateway) fixCheckout(ctx context.Context, top *ledger.Topup) (*stripeut
 	}
 	back, metadata := deref(top.SuccessURL), map[string]string{handlers.TopupMetadata: top.ID, "lockstep_customer": top.Customer}
 	if top.Paged() {
-		back, metadata[attemptMetadata] = pageReturn(g.cfg, g.stripe.Livemode()), strconv.Itoa(top.Attempt)
+		back, metadata[attemptMetadata] = strings.TrimRight(pageReturn(g.cfg, g.stripe.Livemode()), "/")+"/portal", strconv.Itoa(top.Attempt)
 	}
 	return fixCall(ctx, g, top, &stripeutil.PaymentSessionParams{
 		Customer: top.StripeCustomer, Amount: top.Charge, Currency: top.Currency, Name: "Credit top-up", SuccessURL: back, Metadata: metadata,

@@ -337,3 +337,58 @@ func TestPortalAwkward(t *testing.T) {
 	tab.Click("Resume refilling")
 	tab.WaitFor("Automatic refill goes on.")
 }
+
+// Whatever paused automatic refill, the page says what to do, and doing it helps: to confirm a payment, to raise the limit,
+// to save a card.
+func TestPortalPauses(t *testing.T) {
+	t.Parallel()
+	s := newShopper(t, "paul", "Paul")
+	state := func(want string) {
+		t.Helper()
+		s.w.Until("the rule is "+want, func() bool { return s.rule().Text("state") == want })
+	}
+	s.w.Put("/v1/wallets/"+s.wallet+"/auto_topup", browsertest.JSON{"threshold": "5", "amount": "20", "spend_cap": browsertest.JSON{"amount": 2000, "currency": "usd", "interval": "day"}})
+	s.spend("6", "work")
+	state("paused")
+	tab := s.w.Tab()
+	tab.Open(s.link())
+	tab.WaitFor("There is no saved card to refill from.")
+	tab.Axe()
+	tab.Click("Add a card")
+	tab.WaitFor("Save card 3184")
+	tab.Click("Save card 3184, whose bank asks for authentication each time")
+	tab.WaitFor("Your card is saved.")
+
+	s.w.Until("its bank asks", func() bool { return s.rule().Text("pause", "reason") == "action_required" })
+	tab.Open("/portal")
+	tab.ReloadUntil("Confirm the payment")
+	tab.Axe()
+	tab.Click("Confirm the payment")
+	tab.WaitFor("Pay with card 4242, which works")
+	tab.Click("Pay with card 4242, which works")
+	if tab.Path() != "/portal" {
+		t.Errorf("Stripe's page leads to %s", tab.Path())
+	}
+	tab.ReloadUntil("$24.00")
+
+	s.spend("20", "more")
+	state("paused")
+	tab.Open("/portal")
+	tab.WaitFor("Your limit of $20.00 is reached.")
+	tab.Axe()
+	tab.Click("Raise the limit")
+	tab.Allow(422)
+	tab.Fill("At most", "19")
+	tab.Click("Save")
+	tab.WaitFor("that pays for one refill at least")
+	tab.Allow()
+	tab.Fill("At most", "500")
+	tab.Select("In each", "Week")
+	tab.Select("Pay with", s.cardOf("4242"))
+	tab.Click("Save")
+	tab.WaitFor("Saved.")
+	state("armed")
+	tab.Open("/portal")
+	tab.ReloadUntil("$24.00")
+	tab.WaitFor("$40.00 of at most $500.00 this week")
+}
