@@ -55,6 +55,11 @@ func (s *Server) consoleAtStripe(handle func(*visit) error) http.Handler {
 	return s.webIn("console", func(r *rooms) *room { return r.stripe }, s.signedIn(handle))
 }
 
+// consoleReport is console for what reads much of the books.
+func (s *Server) consoleReport(handle func(*visit) error) http.Handler {
+	return s.webIn("console", func(r *rooms) *room { return r.reports }, s.signedIn(handle))
+}
+
 func (s *Server) signedIn(handle func(*visit) error) func(*visit) error {
 	return func(v *visit) error {
 		fetched := v.r.Header.Get("HX-Request") != "" // by a page, not by a person

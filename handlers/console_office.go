@@ -26,9 +26,9 @@ func (s *Server) backOffice() map[string]http.Handler {
 
 		"GET /console/books":              s.console(s.showBooks),
 		"GET /console/books/verification": s.console(s.showVerification),
-		"GET /console/books/report":       s.webIn("console", s.rooms.reports, s.signedIn(s.showReport)),
-		"GET /console/books/revenue.csv":  s.webIn("console", s.rooms.reports, s.signedIn(s.downloadRevenue)),
-		"GET /console/books/entries.csv":  s.webIn("console", s.rooms.reports, s.signedIn(s.downloadEntries)),
+		"GET /console/books/report":       s.consoleReport(s.showReport),
+		"GET /console/books/revenue.csv":  s.consoleReport(s.downloadRevenue),
+		"GET /console/books/entries.csv":  s.consoleReport(s.downloadEntries),
 
 		"GET /console/keys": s.console(s.showKeys),
 	}
