@@ -26,6 +26,7 @@ func TestDocumentHasTheRoutes(t *testing.T) {
 	}
 	served := map[string]facts{}
 	s := &Server{}
+	s.prepare() // pages are in rooms
 	for _, r := range s.table() {
 		if _, twice := served[r.pattern]; twice {
 			t.Errorf("%s is in the table twice", r.pattern)
