@@ -37,11 +37,11 @@ type visit struct {
 // web is a route that answers with a page. A POST must come from a page of this very site: a browser says where a form was,
 // and one that says another site, or a form that another site made, is refused.
 func (s *Server) web(site string, handle func(*visit) error) http.Handler {
-	return s.webIn(site, func(r *rooms) *room { return r.pages }, handle)
+	return s.webIn(site, s.rooms.pages, handle)
 }
 
 // webIn is web for a page that works in another room than pages do: one that waits for Stripe must keep none from the others.
-func (s *Server) webIn(site string, place func(*rooms) *room, handle func(*visit) error) http.Handler {
+func (s *Server) webIn(site string, place *room, handle func(*visit) error) http.Handler {
 	guard := http.NewCrossOriginProtection()
 	return s.open(func(c *call) error {
 		v := &visit{call: c, room: site, locale: pages.LocaleOf(c.r.Header.Get("Accept-Language"))}
@@ -67,7 +67,7 @@ func (s *Server) webIn(site string, place func(*rooms) *room, handle func(*visit
 			err = v.readForm()
 		}
 		if err == nil {
-			err = c.within(place(s.rooms), func(*call) error { return handle(v) })
+			err = c.within(place, func(*call) error { return handle(v) })
 		}
 		if err != nil {
 			s.errorPage(v, err)

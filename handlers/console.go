@@ -52,7 +52,7 @@ func (s *Server) console(handle func(*visit) error) http.Handler {
 
 // consoleAtStripe is console for a page that waits for Stripe.
 func (s *Server) consoleAtStripe(handle func(*visit) error) http.Handler {
-	return s.webIn("console", func(r *rooms) *room { return r.stripe }, s.signedIn(handle))
+	return s.webIn("console", s.rooms.stripe, s.signedIn(handle))
 }
 
 // consoleReport is console for what reads much of the books.
