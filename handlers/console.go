@@ -57,7 +57,7 @@ func (s *Server) consoleAtStripe(handle func(*visit) error) http.Handler {
 
 // consoleReport is console for what reads much of the books.
 func (s *Server) consoleReport(handle func(*visit) error) http.Handler {
-	return s.webIn("console", func(r *rooms) *room { return r.reports }, s.signedIn(handle))
+	return s.webIn("console", s.rooms.reports, s.signedIn(handle))
 }
 
 func (s *Server) signedIn(handle func(*visit) error) func(*visit) error {

@@ -109,6 +109,14 @@ func New(t testing.TB, env ...string) *World {
 	return &World{g, t}
 }
 
+// At is a gateway that the test itself runs, and ends. The browser ends with the test.
+func At(t testing.TB, url string) *World {
+	t.Helper()
+	requireBrowser(t)
+	t.Cleanup(closeBrowser)
+	return &World{&gateway{URL: url, log: &output{}}, t}
+}
+
 // With is the same world for a subtest.
 func (w *World) With(t testing.TB) *World { return &World{w.gateway, t} }
 
