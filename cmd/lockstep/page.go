@@ -11,8 +11,8 @@ import (
 	"lockstep/stripeutil"
 )
 
-// pageReturn is where a page sends the customer of a top-up that nobody asked for by hand: PUBLIC_URL, or else, of a test
-// key, this machine. Stripe takes no other than https in live mode: there, without PUBLIC_URL, there are no such pages.
+// pageReturn is under which address the portal is, to which a page sends the customer of a top-up that nobody asked for by
+// hand: PUBLIC_URL, or else, of a test key, this machine. Stripe takes no other than https in live mode: there, without PUBLIC_URL, there are no such pages.
 func pageReturn(c config, live bool) string {
 	if c.PublicURL != "" || live {
 		return c.PublicURL

@@ -61,7 +61,7 @@ func (w *world) openPages() (open int) {
 func TestPageForAuthentication(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *worldOptions) {
-		o.config = func(c *config) { c.PublicURL, c.OutboundPrivate = "https://app.example.com/billing", true }
+		o.config = func(c *config) { c.PublicURL, c.OutboundPrivate = "https://billing.example.com/", true }
 	})
 	hook := w.receive("topup.action_required", "topup.succeeded", "topup.failed", "auto_topup.paused", "auto_topup.resumed")
 	wallet, stripeID, top := w.needsCustomer()
@@ -81,7 +81,7 @@ func TestPageForAuthentication(t *testing.T) {
 			continue
 		}
 		for name, want := range map[string]string{"metadata[lockstep_topup]": top.str("id"), "payment_intent_data[metadata][lockstep_topup]": top.str("id"), "customer": stripeID,
-			"success_url": "https://app.example.com/billing", "line_items[0][price_data][unit_amount]": "2000", "payment_intent_data[setup_future_usage]": "off_session"} {
+			"success_url": "https://billing.example.com/portal", "line_items[0][price_data][unit_amount]": "2000", "payment_intent_data[setup_future_usage]": "off_session"} {
 			if got := r.Form.Get(name); got != want {
 				t.Errorf("%s is %q, want %q", name, got, want)
 			}

@@ -60,26 +60,7 @@ func TestPortalInABrowser(t *testing.T) {
 	tab.WaitFor("$10.00")
 	tab.Axe()
 
-	// Automatic refill, with a mistake at first.
-	tab.Click("Change automatic refill")
-	tab.Allow(422)
-	tab.Click("Refill automatically")
-	tab.Fill("When less than this is left", "5")
-	tab.Fill("How much each time", "0.10")
-	tab.Fill("At most", "1,000")
-	tab.Click("Save")
-	if got := tab.Text("#wrong-amount"); !strings.Contains(got, "at least $0.50") || tab.Value("At most") != "1,000" || tab.Value("How much each time") != "0.10" {
-		t.Errorf("the mistake: %q, kept %q and %q", got, tab.Value("At most"), tab.Value("How much each time"))
-	}
-	tab.Axe()
-	tab.Allow()
-	tab.Fill("How much each time", "20")
-	tab.Click("Save")
-	tab.WaitFor("Saved.")
-	if r := s.rule(); r.Text("enabled") != "true" || r.Text("threshold") != "5" || r.Text("amount") != "20" || r.Text("spend_cap", "amount") != "100000" || r.Text("spend_cap", "interval") != "month" {
-		t.Errorf("the rule is %v", r)
-	}
-	tab.Axe()
+	s.refill(t, tab)
 
 	// A card, at Stripe and back.
 	tab.Click("Cards")
@@ -133,6 +114,30 @@ func TestPortalInABrowser(t *testing.T) {
 	tab.Allow(403, 401)
 	tab.Open("/portal")
 	tab.WaitFor("You are not signed in here")
+}
+
+// refill sets automatic refill up, with a mistake at first.
+func (s shopper) refill(t *testing.T, tab *browsertest.Tab) {
+	t.Helper()
+	tab.Click("Change automatic refill")
+	tab.Allow(422)
+	tab.Click("Refill automatically")
+	tab.Fill("When less than this is left", "5")
+	tab.Fill("How much each time", "0.10")
+	tab.Fill("At most", "1,000")
+	tab.Click("Save")
+	if got := tab.Text("#wrong-amount"); !strings.Contains(got, "at least $0.50") || tab.Value("At most") != "1,000" || tab.Value("How much each time") != "0.10" {
+		t.Errorf("the mistake: %q, kept %q and %q", got, tab.Value("At most"), tab.Value("How much each time"))
+	}
+	tab.Axe()
+	tab.Allow()
+	tab.Fill("How much each time", "20")
+	tab.Click("Save")
+	tab.WaitFor("Saved.")
+	if r := s.rule(); r.Text("enabled") != "true" || r.Text("threshold") != "5" || r.Text("amount") != "20" || r.Text("spend_cap", "amount") != "100000" || r.Text("spend_cap", "interval") != "month" {
+		t.Errorf("the rule is %v", r)
+	}
+	tab.Axe()
 }
 
 // look goes through what there is to look at: activity, its filter and its table, what is left, purchases.
@@ -202,7 +207,32 @@ func TestPortalDeclined(t *testing.T) {
 	}
 	tab.Axe()
 
-	// On Stripe's page.
+	s.payOnPage(t, tab)
+
+	// Another card clears the pause, and the rule keeps what the form does not show.
+	s.spend("7", "more") // a payment has armed it meanwhile, with the card that fails
+	s.w.Until("the rule is paused again", func() bool { return s.rule().Text("state") == "paused" })
+	tab.Open("/portal")
+	tab.Click("Choose another card")
+	tab.Select("Pay with", s.cardOf("4242"))
+	tab.Click("Save")
+	tab.WaitFor("Saved.")
+	s.w.Until("the rule has refilled", func() bool {
+		r := s.rule()
+		return r.Text("state") == "armed" && s.w.Get("/v1/wallets/"+s.wallet).Text("balance", "available") == "24"
+	})
+	if r := s.rule(); r.Text("grant", "expires_in_days") != "90" || r.Text("decline_retries") != "2" || r.Text("payment_method") != s.cardOf("4242") {
+		t.Errorf("the rule is %v", r)
+	}
+	tab.Open("/portal")
+	if tab.Has("did not go through") {
+		t.Error("it still says that the payment failed")
+	}
+}
+
+// payOnPage pays on Stripe's page; the first time they come back without paying, and call it off.
+func (s shopper) payOnPage(t *testing.T, tab *browsertest.Tab) {
+	t.Helper()
 	tab.Click("Try again")
 	tab.Fill("How much credit", "7")
 	tab.Click("on Stripe's page, with any card")
@@ -231,26 +261,6 @@ func TestPortalDeclined(t *testing.T) {
 	tab.Click("Pay with card 4242, which works")
 	tab.WaitFor("Thank you.")
 	tab.ReloadUntil("$7.00 $7.00 Bought by hand Paid")
-
-	// Another card clears the pause, and the rule keeps what the form does not show.
-	s.spend("7", "more") // a payment has armed it meanwhile, with the card that fails
-	s.w.Until("the rule is paused again", func() bool { return s.rule().Text("state") == "paused" })
-	tab.Open("/portal")
-	tab.Click("Choose another card")
-	tab.Select("Pay with", s.cardOf("4242"))
-	tab.Click("Save")
-	tab.WaitFor("Saved.")
-	s.w.Until("the rule has refilled", func() bool {
-		r := s.rule()
-		return r.Text("state") == "armed" && s.w.Get("/v1/wallets/"+s.wallet).Text("balance", "available") == "24"
-	})
-	if r := s.rule(); r.Text("grant", "expires_in_days") != "90" || r.Text("decline_retries") != "2" || r.Text("payment_method") != s.cardOf("4242") {
-		t.Errorf("the rule is %v", r)
-	}
-	tab.Open("/portal")
-	if tab.Has("did not go through") {
-		t.Error("it still says that the payment failed")
-	}
 }
 
 // cardOf is the saved card with these last four digits.
