@@ -57,7 +57,7 @@ func TestMonthInPictures(t *testing.T) {
 	// The customer.
 	tab := browsertest.At(t, w.base).Tab()
 	tab.Open(strings.TrimPrefix(w.must("POST", "/v1/portal_sessions", map[string]any{"customer": "acme", "return_url": "https://northwind.example/app"}).str("url"), w.base))
-	tab.WaitFor("Balance:") // the chart's legend
+	tab.WaitFor("Given") // in the legend of the chart
 	if tab.Count("canvas") != 1 || !tab.Has("Northwind AI") || !tab.Has("$2.50") {
 		t.Errorf("home says %s", tab.Text("main"))
 	}
