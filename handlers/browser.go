@@ -35,8 +35,8 @@ type visit struct {
 
 // web is a route that answers with a page. A POST must come from a page of this very site: a browser says where a form was,
 // and one that says another site, or a form that another site made, is refused.
-func (s *Server) web(room string, handle func(*visit) error) http.Handler {
-	return s.webIn(room, s.rooms.pages, handle)
+func (s *Server) web(site string, handle func(*visit) error) http.Handler {
+	return s.webIn(site, s.rooms.pages, handle)
 }
 
 // webIn is web for a page that works in another room than pages do: one that waits for Stripe must keep none from the others.

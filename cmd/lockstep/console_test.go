@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"lockstep/handlers"
 )
 
 // operator is somebody at a browser that follows no redirect by itself.
@@ -290,5 +292,52 @@ func TestConsoleActsSurviveFailures(t *testing.T) {
 			}
 			w.eventually("the balance is right", func() bool { return available() == act.want[i] })
 		}
+	}
+}
+
+// A customer out of step is seen as such, with the transaction that one side lacks; a repair is shown before, and brings
+// both in step.
+func TestConsoleRepairs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.customer("acme", "20", "")
+	_, stripeID := w.customer("other", "7", "")
+	w.eventually("both are in step", func() bool {
+		return w.must("GET", "/v1/customers/acme/lockstep", nil).str("state") == "in_step" && w.must("GET", "/v1/customers/other/lockstep", nil).str("state") == "in_step"
+	})
+	w.unheard()
+	goodwill, err := w.sim.Operator().AdjustBalance(stripeID, -300, "usd", "goodwill of somebody's")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna := w.operator().signIn(w.key)
+	if s := anna.get("/console/customers/acme/lockstep"); !strings.Contains(s.body, "in step</span>") || strings.Contains(s.body, "not booked") || strings.Contains(s.body, "not there") {
+		t.Errorf("in step: %d %s", s.status, s.body)
+	}
+	out := anna.get("/console/customers/other/lockstep")
+	if !strings.Contains(out.body, "foreign</span>") || strings.Count(out.body, "not booked") != 1 || !strings.Contains(out.body, goodwill) || !strings.Contains(out.body, "goodwill of somebody") {
+		t.Errorf("out of step: %d %s", out.status, out.body)
+	}
+	w.advance(2 * handlers.DefaultGrace)
+	path := "/console/customers/other/repair"
+	s := anna.get(path)
+	if s = anna.get(s.location); !strings.Contains(s.body, "Foreign transaction: ") || !strings.Contains(s.body, "Repair: ") {
+		t.Errorf("the preview: %d %s", s.status, s.body)
+	}
+	if got := w.must("GET", "/v1/customers/other", nil).str("wallets.0.balance.available"); got != "7" {
+		t.Errorf("a preview has booked: %s", got)
+	}
+	sent := anna.previewed(path, nil)
+	if s = anna.post(path, sent); s.status != http.StatusSeeOther {
+		t.Fatalf("%d %s", s.status, s.body)
+	}
+	if s = anna.get(s.location); !strings.Contains(s.body, "repaired: 1.") {
+		t.Errorf("repaired: %s", s.body)
+	}
+	if s = anna.get("/console/customers/other/lockstep"); !strings.Contains(s.body, "in step</span>") || strings.Contains(s.body, "not booked") {
+		t.Errorf("after the repair: %s", s.body)
+	}
+	if got := w.must("GET", "/v1/customers/other", nil).str("wallets.0.balance.available"); got != "10" {
+		t.Errorf("there is %s", got)
 	}
 }
