@@ -101,7 +101,7 @@ type ruleShown struct {
 	ledger.RuleView
 	Asset      string
 	When       string // "below 5.00"
-	Buys       string // "20.00"
+	Buys       string // "by 20.00", "up to 50.00"
 	Clears     string // what ends its pause
 	SpentShare int64  // of its cap, in hundredths; 0 without one
 }
@@ -179,7 +179,7 @@ func (s *Server) ruleShown(v *visit, w *ledger.Wallet) (*ruleShown, error) {
 		is.When += ", or when it would not last " + strconv.Itoa(int(*r.RunwayMinutes)) + " minutes"
 	}
 	if r.Amount != nil {
-		is.Buys = amount(*r.Amount)
+		is.Buys = "by " + amount(*r.Amount)
 	} else {
 		is.Buys = "up to " + amount(deref(r.Target))
 	}

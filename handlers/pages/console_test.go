@@ -26,7 +26,7 @@ func views(tab *browsertest.Tab, path, name string) {
 		name, scheme  string
 		width, height int
 		axe           bool
-	}{{"", "light", 1280, 800, true}, {"-phone-dark", "dark", 390, 844, true}} {
+	}{{"", "light", 1280, 800, name == "wallet" || name == "customer" || name == "login"}, {"-phone-dark", "dark", 390, 844, true}} {
 		tab.ColorScheme(view.scheme)
 		tab.Viewport(view.width, view.height, view.width < 500)
 		if path != "" {
@@ -69,12 +69,28 @@ func TestConsolePages(t *testing.T) {
 	views(tab, "/console/login", "login")
 	signIn(w, tab, "/console")
 	tab.WaitFor("Credit outstanding")
-	for _, page := range []struct{ path, name string }{
-		{"/console", "overview"}, {"/console/customers", "customers"}, {"/console/customers?q=page", "search"}, {"/console/customers?q=nobody-at-all", "search-empty"},
-		{"/console/customers/page-acme", "customer"}, {"/console/customers/page-acme/lockstep", "lockstep"}, {"/console/wallets/" + wallet, "wallet"},
-		{"/console/debits/" + debit, "debit"}, {"/console/grants/" + grant, "grant"}, {"/console/audit", "audit"}, {"/console/paused?reason=spend_cap", "paused"},
-		{"/console/drifted", "drifted"}, {"/console/wallets/" + wallet + "/grant", "form"}, {"/console/customers/page-acme/freeze", "preview"},
+	ruled := consoleCustomer(w, "page-ruled", nil)
+	w.Put("/v1/wallets/"+ruled+"/auto_topup", object{"threshold_percent": 20, "target": "50", "spend_cap": object{"amount": 20000, "currency": "usd", "interval": "month"}})
+	w.Post("/v1/wallets/"+ruled+"/auto_topup/pause", nil)
+	w.Patch("/v1/customers/page-ruled", object{"status": "frozen"})
+	for _, page := range []struct {
+		path, name, shows string
+		once              bool // one look is enough: it is made of what other pages are made of
+	}{
+		{"/console", "overview", "Paused rules", false}, {"/console/customers", "customers", "demo", false}, {"/console/customers?q=page", "search", "page-ruled", true},
+		{"/console/customers?q=nobody-at-all", "search-empty", "No customer's id", true}, {"/console/customers/page-acme", "customer", "Compared with Stripe just now", false},
+		{"/console/customers/page-ruled", "frozen", "frozen", true}, {"/console/customers/page-acme/lockstep", "lockstep", "Both ledgers", false},
+		{"/console/wallets/" + wallet, "wallet", "Open holds", false}, {"/console/wallets/" + ruled, "ruled", "of $200.00", false},
+		{"/console/debits/" + debit, "debit", "burn order", false}, {"/console/grants/" + grant, "grant", "a gift", true}, {"/console/audit", "audit", "What operators did", false},
+		{"/console/paused?reason=manual", "paused", "page-ruled", true}, {"/console/paused?reason=spend_cap", "paused-none", "None.", true}, {"/console/drifted", "drifted", "Nobody.", true},
+		{"/console/wallets/" + wallet + "/grant", "form", "Last day", false}, {"/console/customers/page-acme/freeze", "preview", "What it will do", false},
 	} {
+		tab.Open(page.path)
+		tab.WaitFor(page.shows)
+		if page.once {
+			tab.Axe()
+			continue
+		}
 		views(tab, page.path, page.name)
 	}
 	tab.Allow(404)
