@@ -12,7 +12,7 @@ import (
 )
 
 // A month of a customer's life, as they and the merchant's people see it afterwards: credit is given, spent each day and
-// bought again by the rule. With SCREENSHOTS set to handlers/pages/screenshots it takes the README's pictures.
+// bought again by the rule. The README's pictures are those that it takes: SCREENSHOTS=$PWD/handlers/pages/screenshots go test ./cmd/lockstep -run TestMonthInPictures
 func TestMonthInPictures(t *testing.T) {
 	t.Parallel()
 	const days = 30
@@ -92,8 +92,8 @@ func TestMonthInPictures(t *testing.T) {
 			}
 		}
 	}
-	if marked != refills+2 {
-		t.Errorf("%d purchases and gifts are marked, there were %d", marked, refills+2)
+	if marked != refills { // what was there at first is as old as the chart
+		t.Errorf("%d purchases are marked, there were %d", marked, refills)
 	}
 	tab.Screenshot("portal")
 	tab.Viewport(390, 844, true)
@@ -110,10 +110,6 @@ func TestMonthInPictures(t *testing.T) {
 	tab.Click("Sign in")
 	tab.WaitFor("Credit outstanding")
 	tab.Screenshot("console")
-	tab.Open("/console/wallets/" + wallet)
-	tab.Screenshot("console-wallet")
-	tab.ColorScheme("dark")
 	tab.Open("/console/customers/acme/lockstep")
 	tab.WaitFor("in step")
-	tab.Screenshot("console-lockstep-dark")
 }
