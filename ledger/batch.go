@@ -224,8 +224,8 @@ func (ln *lane) serve(batch []*debitCall) {
 		ln.serveAlone(batch)
 		return
 	}
-	// A key that another process booked between our look and our write is found by the next look.
-	for try := 1; (passing(err) || violates(err, "entries_key")) && try < transactionTries; try++ {
+	// A key that another process used between our look and our write is found by the next look.
+	for try := 1; (passing(err) || violates(err, "entries_key") || undone(err)) && try < transactionTries; try++ {
 		err = ln.commit(batch)
 	}
 	var pe *pq.Error

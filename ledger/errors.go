@@ -60,6 +60,12 @@ func violates(err error, constraint string) bool {
 	return errors.As(err, &pe) && pe.Constraint == constraint
 }
 
+// undone reports whether err is a posting's own way of undoing itself.
+func undone(err error) bool {
+	var pe *pq.Error
+	return errors.As(err, &pe) && pe.Code == "22012" // division_by_zero
+}
+
 // passing reports whether err says that the same transaction may well succeed when it is run again.
 func passing(err error) bool {
 	var pe *pq.Error

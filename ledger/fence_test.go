@@ -196,8 +196,8 @@ func TestMemoryAfterCutConnections(t *testing.T) {
 		})
 	}
 	enough := func() bool { mu.Lock(); defer mu.Unlock(); return len(acknowledged) >= 300 }
-	for end, cuts := time.Now().Add(30*time.Second), 0; (cuts < 10 || !enough()) && time.Now().Before(end); cuts++ {
-		time.Sleep(100 * time.Millisecond)
+	for end, cuts := time.Now().Add(30*time.Second), time.Duration(0); (cuts < 10 || !enough()) && time.Now().Before(end); cuts++ {
+		time.Sleep(100 * time.Millisecond * (1 + cuts/10)) // on a slow machine, to connect takes longer than that
 		if _, err := l.DB().Exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`); err != nil {
 			t.Log(err) // this one was cut too
 		}
@@ -297,5 +297,48 @@ func TestOneConnectionIsEnough(t *testing.T) {
 	}
 	if got := available(t, l, "acme"); got != "4" {
 		t.Errorf("%s available, want 4", got)
+	}
+}
+
+// A key that another kind of call has used between a debit's look at the keys and its write is found when the debit looks
+// again: it is refused as used, not as a failure of ours.
+func TestKeyUsedMeanwhile(t *testing.T) {
+	t.Parallel()
+	url := ledgertest.URL(t)
+	l, other := ledgertest.New(t, ledger.Options{URL: url}), ledgertest.New(t, ledger.Options{URL: url})
+	c := newCustomer(t, l, "acme", "1")
+	if _, err := l.ChangeWallet(ctx, wallet(t, l, "acme").ID, ledger.WalletChange{Overdraft: decp(t, "10")}); err != nil { // debits into debt go the long way
+		t.Fatal(err)
+	}
+	tx, err := l.DB().Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.Exec(`select from wallets where customer_id = 'acme' for update`); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := debit(t, l, "acme", "5", "same")
+		done <- err
+	}()
+	eventually(t, "the debit waits for the wallet", func() (waits bool) {
+		if err := other.DB().Get(&waits, `select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`); err != nil {
+			t.Fatal(err)
+		}
+		return waits
+	})
+	if _, _, err := other.KeepAnswer(ctx, ledger.Once{Bucket: c.Bucket, Key: "same", Request: 1}, 201, "{}"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !ledger.IsCode(err, ledger.CodeKeyReused) {
+		t.Error(err)
+	}
+	if got := available(t, l, "acme"); got != "1" {
+		t.Errorf("available %s, want 1", got)
 	}
 }
