@@ -116,9 +116,19 @@ func (s *Server) show(v *visit, status int, page string, f pages.Frame) error {
 	return nil
 }
 
+// told is a refusal in the reader's own language. A customer is shown no other: the API's words are for those who call it.
+type told struct{ error }
+
+func (e told) Unwrap() error { return e.error }
+
+// refuse is a refusal with the words of a key.
+func (v *visit) refuse(status int, kind, code, key string) error {
+	return told{&fault{status, kind, code, "", v.locale.T(key)}}
+}
+
 // noPage is what is where no page is.
 func (s *Server) noPage(v *visit) error {
-	return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "", v.locale.T("error.missing")}
+	return v.refuse(http.StatusNotFound, "invalid_request_error", "resource_missing", "error.missing")
 }
 
 // goTo sends the browser on to a page of ours.
@@ -139,14 +149,18 @@ func (s *Server) errorPage(v *visit, err error) {
 		return
 	}
 	said := body.Message
-	var f *fault
+	var own told
 	switch {
+	case errors.As(err, &own):
 	case status == http.StatusTooManyRequests:
 		said = v.locale.T("error.busy")
 	case status >= 500:
 		said = v.locale.T("error.failed")
-	case status == http.StatusNotFound && v.room != "console" && !errors.As(err, &f): // an operator is told what is missing
+	case v.room == "console": // operators read what the API says
+	case status == http.StatusNotFound:
 		said = v.locale.T("error.missing")
+	default:
+		said = v.locale.T("error.refused")
 	}
 	if err := s.show(v, status, "error", pages.Frame{Title: v.locale.T("error.title"), Data: said}); err != nil {
 		http.Error(v.w, said, status)

@@ -22,34 +22,37 @@ type portalVisit struct {
 	secret portalSecret
 }
 
-// portalRoute is a page of the portal, or what one of its forms does.
+// portalRoute is a page of the portal, or what one of its forms does. What waits for Stripe does so in a room of its own: it
+// must keep nobody from the other pages.
 type portalRoute struct {
 	pattern string
+	place   *room
 	handle  func(*portalVisit) error
 }
 
 // portalTable is the portal's table of contents. A {wallet} and a {topup} are the customer's own: who asks for another's
 // is told that there is none.
 func (s *Server) portalTable() []portalRoute {
+	own, stripe := s.rooms.pages, s.rooms.stripe
 	return []portalRoute{
-		{"GET /portal", s.portalHome},
-		{"GET /portal/chart/{wallet}", s.portalChart},
-		{"GET /portal/refill/{wallet}", s.portalRefill},
-		{"POST /portal/refill/{wallet}", s.saveRefill},
-		{"POST /portal/refill/{wallet}/resume", s.resumeRefill},
-		{"GET /portal/cards", s.portalCards},
-		{"POST /portal/cards/add", s.addCard},
-		{"POST /portal/cards/manage", s.manageCards},
-		{"GET /portal/buy/{wallet}", s.portalBuy},
-		{"POST /portal/buy/{wallet}", s.buy},
-		{"GET /portal/purchases/{wallet}", s.portalTopups},
-		{"GET /portal/topups/{topup}", s.portalTopup},
-		{"GET /portal/topups/{topup}/receipt", s.portalReceipt},
-		{"POST /portal/topups/{topup}/cancel", s.cancelBuy},
-		{"GET /portal/activity/{wallet}", s.portalActivity},
-		{"GET /portal/activity/{wallet}/csv", s.portalCSV},
-		{"GET /portal/grants/{wallet}", s.portalGrants},
-		{"POST /portal/sign_out", s.leavePortal},
+		{"GET /portal", own, s.portalHome},
+		{"GET /portal/chart/{wallet}", own, s.portalChart},
+		{"GET /portal/refill/{wallet}", stripe, s.portalRefill},
+		{"POST /portal/refill/{wallet}", stripe, s.saveRefill},
+		{"POST /portal/refill/{wallet}/resume", own, s.resumeRefill},
+		{"GET /portal/cards", stripe, s.portalCards},
+		{"POST /portal/cards/add", stripe, s.addCard},
+		{"POST /portal/cards/manage", stripe, s.manageCards},
+		{"GET /portal/buy/{wallet}", stripe, s.portalBuy},
+		{"POST /portal/buy/{wallet}", stripe, s.buy},
+		{"GET /portal/purchases/{wallet}", own, s.portalTopups},
+		{"GET /portal/topups/{topup}", own, s.portalTopup},
+		{"GET /portal/topups/{topup}/receipt", stripe, s.portalReceipt},
+		{"POST /portal/topups/{topup}/cancel", stripe, s.cancelBuy},
+		{"GET /portal/activity/{wallet}", own, s.portalActivity},
+		{"GET /portal/activity/{wallet}/csv", s.rooms.reports, s.portalCSV},
+		{"GET /portal/grants/{wallet}", own, s.portalGrants},
+		{"POST /portal/sign_out", own, s.leavePortal},
 	}
 }
 
@@ -110,7 +113,7 @@ func (s *Server) portal(handle func(*portalVisit) error) func(*visit) error {
 			v.who = session.Customer.ID
 		}
 		if session.Customer.Status == "frozen" && v.r.Method == http.MethodPost && v.r.URL.Path != "/portal/sign_out" {
-			return &fault{http.StatusConflict, "conflict", string(ledger.CodeFrozen), "", v.locale.T("portal.frozen")} // who is frozen may look
+			return v.refuse(http.StatusConflict, "conflict", string(ledger.CodeFrozen), "portal.frozen") // who is frozen may look
 		}
 		return handle(&portalVisit{visit: v, cust: session.Customer, own: s.Ledger.ReaderOf(session.Customer.Ref), secret: secret})
 	}
@@ -177,7 +180,7 @@ func (p *portalVisit) wallet() (ledger.Wallet, error) {
 func (p *portalVisit) missing(err error) error {
 	var r *ledger.Refusal
 	if errors.As(err, &r) && r.Code == ledger.CodeNotFound {
-		return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "", p.locale.T("error.missing")}
+		return p.refuse(http.StatusNotFound, "invalid_request_error", "resource_missing", "error.missing")
 	}
 	return err
 }

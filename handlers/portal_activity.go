@@ -130,6 +130,7 @@ func (s *Server) portalCSV(p *portalVisit) error {
 		return err
 	}
 	p.done = true
+	p.takeTime()
 	h := p.w.Header()
 	h.Set("Content-Type", "text/csv; charset=utf-8")
 	h.Set("Content-Disposition", `attachment; filename="activity-`+s.Ledger.Now().Format("2006-01-02")+`.csv"`)

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,9 +33,14 @@ type buyView struct {
 	Sent     bool          // and is sent
 
 	Cost  ledger.Money // of the amount, once it is known
-	Steps int64
-	Paid  string // the card that is charged, by its name
+	Paid  string       // the card that is charged, by its name
+	Terms string       // what is agreed to
 	Nonce string
+}
+
+// terms are what a purchase costs and how it is paid, as the customer is shown them.
+func (v *buyView) terms() string {
+	return fmt.Sprint(v.Cost.Amount, v.Cost.Currency, v.Invoice, v.Tax, v.Sent)
 }
 
 // portalBuy shows the form.
@@ -100,7 +106,11 @@ func (s *Server) buy(p *portalVisit) error {
 		return err
 	}
 	v.Form = buyForm{Amount: p.form.Get("amount"), How: p.form.Get("how"), Card: p.form.Get("card")}
-	amount, ok := ledger.ParseDecimal(p.locale.Decimal(v.Form.Amount))
+	agreed, typed := p.form.Get("agreed") != "", v.Form.Amount
+	if !agreed { // what was agreed to comes from the page, and is written as machines do
+		typed = p.locale.Decimal(typed)
+	}
+	amount, ok := ledger.ParseDecimal(typed)
 	if ok {
 		v.Cost, err = p.own.Price(p.ctx(), v.Wallet, amount, stripeutil.MinimumCharge)
 	}
@@ -111,7 +121,7 @@ func (s *Server) buy(p *portalVisit) error {
 	if err != nil {
 		return err
 	}
-	if p.form.Get("agreed") == "" {
+	if !agreed || p.form.Get("terms") != v.terms() { // a new price, or another way to pay, is to be agreed to anew
 		return s.showConfirm(p, v, amount)
 	}
 	return s.pay(p, v, amount)
@@ -130,10 +140,10 @@ func (s *Server) showConfirm(p *portalVisit, v buyView, amount ledger.Decimal) e
 			return s.showBuy(p, http.StatusUnprocessableEntity, v)
 		}
 		if ok {
-			v.Paid = cards[i].Name
+			v.Paid, v.Form.Card = cards[i].Name, cards[i].ID // that card, whichever is the default when they agree
 		}
 	}
-	v.Form.Amount = amount.String()
+	v.Form.Amount, v.Terms = amount.String(), v.terms()
 	return s.show(p.visit, http.StatusOK, "confirm", pages.Frame{Title: p.locale.T("portal.confirm.title"), Data: v})
 }
 
@@ -282,7 +292,7 @@ func (s *Server) portalReceipt(p *portalVisit) error {
 		return err
 	}
 	if u, err := url.Parse(at); at == "" || err != nil || u.Scheme != "https" && !s.Dev {
-		return &fault{http.StatusNotFound, "invalid_request_error", "resource_missing", "", p.locale.T("portal.topup.no_receipt")}
+		return p.refuse(http.StatusNotFound, "invalid_request_error", "resource_missing", "portal.topup.no_receipt")
 	}
 	return p.goTo(at)
 }

@@ -31,7 +31,7 @@ func TestLinkSaysWhatItWasMadeOf(t *testing.T) {
 			}
 		}
 	}
-	if newToken("a", "", now) == newToken("a", "", now) {
+	if first, second := newToken("a", "", now), newToken("a", "", now); first == second {
 		t.Error("two links are one")
 	}
 }

@@ -32,9 +32,23 @@ type ruleFormView struct {
 	Rule     *ruleView
 	Currency string
 	Cards    []cardView
-	NoCards  bool // Stripe could not be asked
-	Smallest string
-	Nonce    string
+	NoCards  bool   // Stripe could not be asked
+	Was      string // what the form was made of
+}
+
+// asked is what a rule asks for, of all that the form shows but the card.
+func asked(in ledger.RuleInput) string {
+	text := func(d *ledger.Decimal) string {
+		if d == nil {
+			return "-"
+		}
+		return d.String()
+	}
+	most := "-"
+	if in.Cap != nil {
+		most = strconv.FormatInt(in.Cap.Amount, 10) + " " + in.CapInterval
+	}
+	return strings.Join([]string{strconv.FormatBool(in.Enabled), text(in.Threshold), strconv.Itoa(int(deref(in.ThresholdPercent))), text(in.Amount), text(in.Target), most}, ",")
 }
 
 // cardView is a saved card as its owner knows it.
@@ -127,7 +141,7 @@ func (s *Server) ruleFormView(p *portalVisit, w *ledger.Wallet) (v ruleFormView,
 	if err != nil {
 		return v, err
 	}
-	v = ruleFormView{Wallet: w, Currency: asset.Currency, Nonce: nonce(), Form: ruleForm{Fill: "amount", Interval: "month"}}
+	v = ruleFormView{Wallet: w, Currency: asset.Currency, Form: ruleForm{Fill: "amount", Interval: "month"}}
 	if v.Rule, err = s.ruleView(p, w); err != nil || v.Rule == nil {
 		return v, err
 	}
@@ -150,6 +164,9 @@ func (s *Server) ruleFormView(p *portalVisit, w *ledger.Wallet) (v ruleFormView,
 		amount, _, _ := strings.Cut(ledger.FormatMinor(*r.CapAmount, r.Currency), " ")
 		f.Cap, f.Interval = p.locale.Number(amount), deref(r.CapInterval)
 	}
+	as := v
+	as.Form.Wrong = map[string]string{}
+	v.Was = asked(s.ruleInput(p, &as))
 	return v, nil
 }
 
@@ -164,10 +181,18 @@ func (s *Server) saveRefill(p *portalVisit) error {
 	if err != nil {
 		return err
 	}
+	if p.form.Get("was") != view.Was { // by the merchant, or in another window
+		view.Form.Wrong = map[string]string{"form": p.locale.T("portal.rule.changed")}
+		return s.showRule(p, http.StatusConflict, view)
+	}
 	percent, before := view.Form.Percent, view.Form.Card
 	view.Form = ruleForm{Enabled: p.form.Get("enabled") != "", Percent: percent, Threshold: p.form.Get("threshold"), Fill: p.form.Get("fill"), Amount: p.form.Get("amount"),
 		Target: p.form.Get("target"), Cap: p.form.Get("cap"), Interval: p.form.Get("interval"), Card: p.form.Get("card"), Wrong: map[string]string{}}
 	in := s.ruleInput(p, &view)
+	if asked(in) != view.Was {
+		// Credit that comes before it is paid is the merchant's risk, taken for a rule that they know.
+		in.Settlement = "on_payment"
+	}
 	if card := view.Form.Card; card != "" && card != before {
 		if cards, ok := s.cards(p); !ok || !slices.ContainsFunc(cards, func(c cardView) bool { return c.ID == card }) {
 			view.Form.Wrong["card"] = p.locale.T("portal.rule.wrong.card")
@@ -266,14 +291,13 @@ func (s *Server) resumeRefill(p *portalVisit) error {
 	if err != nil {
 		return err
 	}
-	// Of the pauses, a dispute is for the merchant and the bank to end.
-	if !found || deref(r.PauseReason) == ledger.PauseDispute {
+	// Of the pauses, this one alone the customer may end without more: a card that was declined is not tried again because
+	// somebody presses a button, and who paused the rule by hand, or waits for a bank, had a reason.
+	if !found || deref(r.PauseReason) != ledger.PauseActionRequired {
 		return p.goTo("/portal")
 	}
-	if r.PauseReason != nil {
-		if _, err = s.Ledger.ResumeRule(p.ctx(), w.ID); err != nil {
-			return err
-		}
+	if _, err = s.Ledger.ResumeRule(p.ctx(), w.ID); err != nil {
+		return err
 	}
 	return p.goTo("/portal?done=resumed")
 }
@@ -305,7 +329,7 @@ func (s *Server) manageCards(p *portalVisit) error {
 // again leads to the same page.
 func (s *Server) toStripe(p *portalVisit, open func(back, key string) (stripeutil.PageSession, error)) error {
 	if p.cust.StripeCustomer == "" {
-		return &fault{http.StatusConflict, "conflict", string(ledger.CodeState), "", p.locale.T("portal.cards.soon")}
+		return p.refuse(http.StatusConflict, "conflict", string(ledger.CodeState), "portal.cards.soon")
 	}
 	key, err := p.nonce()
 	if err != nil {

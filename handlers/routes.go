@@ -102,7 +102,7 @@ func (s *Server) everybodys() map[string]http.Handler {
 	}
 	maps.Copy(open, s.ConsoleRoutes())
 	for _, r := range s.portalTable() {
-		open[r.pattern] = s.web("portal", s.portal(r.handle))
+		open[r.pattern] = s.webIn("portal", r.place, s.portal(r.handle))
 	}
 	open["GET /portal/{rest...}"] = s.web("portal", s.noPage)
 	open["GET /portal/enter/{token}"] = s.web("portal", s.enterPortal)

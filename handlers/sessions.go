@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"lockstep/ledger"
 	"lockstep/stripeutil"
@@ -87,9 +88,12 @@ func (s *Server) postBillingPortalSession(c *call) error {
 	})
 }
 
-// pageURL is where Stripe sends the customer back to: what the caller says, else the service's own address.
+// pageURL is where Stripe sends the customer back to: what the caller says, else their portal.
 func (s *Server) pageURL(param string, said *string) (string, error) {
-	at := s.PublicURL
+	at := ""
+	if s.PublicURL != "" {
+		at = strings.TrimRight(s.PublicURL, "/") + "/portal"
+	}
 	if said != nil {
 		at = *said
 	}

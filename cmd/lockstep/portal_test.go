@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -76,7 +77,8 @@ func TestPortalKey(t *testing.T) {
 	if own == derived || derived == key("", "sk_live_2", false) || own == key("another-secret-of-it", "sk_live_1", false) {
 		t.Error("different secrets make the same key")
 	}
-	if key("", "sk_test_stripesim", true) == key("", "sk_test_stripesim", true) || key("", "", false) == key("", "", false) {
+	simulated, none := key("", "sk_test_stripesim", true), key("", "", false)
+	if simulated == key("", "sk_test_stripesim", true) || none == key("", "", false) {
 		t.Error("the simulator's key, or none, makes a key that can be known")
 	}
 	c := config{PortalSecret: "fifteen-letters", ListenAddr: "127.0.0.1:0", DataDir: "x", MirrorInterval: 1e9, BackfillInterval: 1e9, LogFormat: "text", DefaultAsset: "usd"}
@@ -132,7 +134,16 @@ func (b *browser) do(method, path string, form url.Values) (status int, location
 	return resp.StatusCode, resp.Header.Get("Location"), string(raw)
 }
 
-var formNonce = regexp.MustCompile(`name="nonce" value="(\w+)"`)
+var hiddenInput = regexp.MustCompile(`type="hidden" name="(\w+)" value="([^"]*)"`)
+
+// hidden is what a page's forms send without showing it.
+func hidden(page string) url.Values {
+	form := url.Values{}
+	for _, m := range hiddenInput.FindAllStringSubmatch(page, -1) {
+		form.Set(m[1], html.UnescapeString(m[2]))
+	}
+	return form
+}
 
 // The form by which credit is bought does it once, however often and however much at once it is sent; with another amount
 // it is another form's. A card that is not the customer's own is refused, to buy with and in a rule.
@@ -144,12 +155,10 @@ func TestPortalBuysOnce(t *testing.T) {
 	b := w.browser("acme")
 	form := url.Values{"amount": {"20"}, "how": {"card"}}
 	status, _, page := b.do("POST", "/portal/buy/"+wallet, form)
-	found := formNonce.FindStringSubmatch(page)
-	if status != 200 || found == nil || !strings.Contains(page, "$20.00") {
+	form = hidden(page)
+	if status != 200 || form.Get("nonce") == "" || form.Get("card") == "" || !strings.Contains(page, "$20.00") {
 		t.Fatalf("%d %s", status, page)
 	}
-	form.Set("nonce", found[1])
-	form.Set("agreed", "1")
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
@@ -166,27 +175,106 @@ func TestPortalBuysOnce(t *testing.T) {
 	w.paid("acme", stripe, "30", 1)
 	b.do("POST", "/portal/buy/"+wallet, form)
 	form.Set("amount", "21")
-	if status, _, _ := b.do("POST", "/portal/buy/"+wallet, form); status != http.StatusUnprocessableEntity {
+	if status, _, page := b.do("POST", "/portal/buy/"+wallet, form); status != http.StatusOK || !strings.Contains(page, "$21.00") {
 		t.Errorf("another amount by the same form: %d", status)
 	}
+	form.Set("amount", "20")
 	w.paid("acme", stripe, "30", 1)
 
 	theirs, _ := w.sim.Customer(others)
 	form.Set("card", theirs.DefaultPaymentMethod)
-	form.Set("nonce", strings.Repeat("A", len(found[1])))
+	length := len(form.Get("nonce"))
+	form.Set("nonce", strings.Repeat("A", length))
 	if status, _, page := b.do("POST", "/portal/buy/"+wallet, form); status != http.StatusUnprocessableEntity || !strings.Contains(page, "Choose one of your saved cards.") {
 		t.Errorf("another's card: %d", status)
 	}
-	rule := url.Values{"enabled": {"1"}, "threshold": {"5"}, "fill": {"amount"}, "amount": {"20"}, "card": {theirs.DefaultPaymentMethod}}
+	form.Del("card")
+	rule := url.Values{"was": {""}, "enabled": {"1"}, "threshold": {"5"}, "fill": {"amount"}, "amount": {"20"}, "card": {theirs.DefaultPaymentMethod}}
 	if status, _, page := b.do("POST", "/portal/refill/"+wallet, rule); status != http.StatusUnprocessableEntity || !strings.Contains(page, "Choose one of your saved cards.") {
 		t.Errorf("a rule with another's card: %d", status)
 	}
-	for _, bad := range []string{"", "x", strings.Repeat("a", len(found[1]))} {
+	for _, bad := range []string{"", "x", strings.Repeat("a", length)} {
 		form.Set("nonce", bad)
-		form.Del("card")
 		if status, _, _ := b.do("POST", "/portal/buy/"+wallet, form); status != http.StatusBadRequest {
 			t.Errorf("a form without its nonce: %d", status)
 		}
 	}
 	w.paid("acme", stripe, "30", 1)
+}
+
+// What a customer agrees to is what was shown: after a new price they are asked again, and nothing is bought.
+func TestPortalAsksAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quiet)
+	w.customer("acme", "", "pm_card_visa")
+	price := func(p string) {
+		w.must("PUT", "/v1/assets/credits", map[string]any{"scale": 0, "price_per_unit": p, "currency": "usd"})
+	}
+	price("0.01")
+	wallet := w.must("POST", "/v1/customers/acme/wallets", map[string]any{"asset": "credits"}).str("id")
+	b := w.browser("acme")
+	_, _, page := b.do("POST", "/portal/buy/"+wallet, url.Values{"amount": {"2000"}, "how": {"card"}})
+	form := hidden(page)
+	price("0.02")
+	status, _, page := b.do("POST", "/portal/buy/"+wallet, form)
+	if status != http.StatusOK || !strings.Contains(page, "$40.00") || len(w.must("GET", "/v1/topups?customer=acme", nil).list()) != 0 {
+		t.Fatalf("after a new price: %d %s", status, page)
+	}
+	if status, at, _ := b.do("POST", "/portal/buy/"+wallet, hidden(page)); status != http.StatusSeeOther || !strings.HasPrefix(at, "/portal/topups/") {
+		t.Errorf("agreed to the new one: %d %s", status, at)
+	}
+	if got := w.must("GET", "/v1/topups?customer=acme", nil).str("data.0.charge.amount"); got != "4000" {
+		t.Errorf("%s was charged", got)
+	}
+}
+
+// The merchant's terms are not the customer's to change: credit before its payment is for the rule that the merchant knows,
+// and a pause of theirs is theirs to end. A form that was made of a rule before it changed does not undo the change.
+func TestPortalLeavesTheMerchantsTerms(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, quiet)
+	wallet, _ := w.customer("acme", "10", "pm_card_visa")
+	rule := func(most int) map[string]any {
+		return map[string]any{"enabled": true, "threshold": "5", "amount": "20", "settlement": "immediate",
+			"spend_cap": map[string]any{"amount": most, "currency": "usd", "interval": "month"}}
+	}
+	put := func(most int) {
+		if a := w.rule(wallet, rule(most)); a.status != 200 {
+			t.Fatal(a)
+		}
+	}
+	is := func() answer { return w.must("GET", "/v1/wallets/"+wallet+"/auto_topup", nil) }
+	put(10000)
+	b := w.browser("acme")
+	form := func(amount, most string) url.Values {
+		_, _, page := b.do("GET", "/portal/refill/"+wallet, nil)
+		f := hidden(page)
+		for name, value := range map[string]string{"enabled": "1", "threshold": "5", "fill": "amount", "amount": amount, "cap": most, "interval": "month"} {
+			f.Set(name, value)
+		}
+		return f
+	}
+	save := func(f url.Values) int {
+		status, _, _ := b.do("POST", "/portal/refill/"+wallet, f)
+		return status
+	}
+	if status := save(form("20", "100")); status != http.StatusSeeOther || is().str("settlement") != "immediate" {
+		t.Errorf("saved as it was: %d %v", status, is())
+	}
+	for _, f := range []url.Values{form("30", "100"), form("20", ""), form("20", "100.01")} {
+		put(10000)
+		if status := save(f); status != http.StatusSeeOther || is().str("settlement") != "on_payment" {
+			t.Errorf("%v: %d %v", f, status, is())
+		}
+	}
+	old := form("20", "")
+	put(5000)
+	if status := save(old); status != http.StatusConflict || is().str("spend_cap.amount") != "5000" {
+		t.Errorf("an old form: %d %v", status, is())
+	}
+	w.must("POST", "/v1/wallets/"+wallet+"/auto_topup/pause", nil)
+	b.do("POST", "/portal/refill/"+wallet+"/resume", url.Values{})
+	if state, reason := w.state(wallet); state != "paused" || reason != "manual" {
+		t.Errorf("%s %s", state, reason)
+	}
 }

@@ -159,8 +159,11 @@ func (l Locale) Number(decimal string) string {
 	return strings.TrimSpace(f.Format(a))
 }
 
-// grouped is digits in groups of three.
-var grouped = regexp.MustCompile(`^\d{1,3}(.\d{3})+$`)
+// grouped are digits in groups of three, or of two as in India, the last of three, by the mark between them.
+var grouped = map[string]*regexp.Regexp{
+	",": regexp.MustCompile(`^\d{1,3}(,\d{2,3})*,\d{3}$`),
+	".": regexp.MustCompile(`^\d{1,3}(\.\d{2,3})*\.\d{3}$`),
+}
 
 // Decimal reads a number as the reader writes it, into one with a point: 1.234,50 where that is how it is done, and 4.50
 // where it can mean nothing else. What is no number comes back as something that is none.
@@ -171,7 +174,7 @@ func (l Locale) Decimal(typed string) string {
 		own, other = ",", "."
 	}
 	whole, fraction, pointed := strings.Cut(s, own)
-	if strings.Contains(whole, other) && grouped.MatchString(strings.TrimPrefix(whole, "-")) {
+	if strings.Contains(whole, other) && grouped[other].MatchString(strings.TrimPrefix(whole, "-")) {
 		whole = strings.ReplaceAll(whole, other, "")
 	} else if !pointed {
 		return strings.Replace(whole, other, ".", 1)
