@@ -293,6 +293,9 @@ func TestPortalByKeyboard(t *testing.T) {
 		}
 		t.Fatalf("by Tab nobody comes to %q, but to %q", what, tab.Focused())
 	}
+	if tab.Count(".chart") != 1 || tab.Visible(".chart") {
+		t.Error("without a script to draw it, an empty chart is shown")
+	}
 	to("a Guthaben kaufen")
 	tab.Press("Enter")
 	to("input Wie viel Guthaben (USD)")
