@@ -158,7 +158,7 @@ func (s *Server) pauseView(p *portalVisit, r *ledger.RuleView) (*pauseView, erro
 		}
 		v.Said = p.locale.T("portal.pause.spend_cap", "cap", p.locale.Money(deref(r.CapAmount), r.Currency), "at", p.locale.Date(until))
 	default:
-		v.Said = p.locale.T("portal.pause." + v.Reason)
+		v.Said = p.locale.T("portal.pause."+v.Reason, "merchant", s.Site.Brand.Name)
 	}
 	return v, nil
 }

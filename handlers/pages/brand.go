@@ -70,7 +70,8 @@ func (c color) readable(paper, to color) color {
 
 var black, white = color{}, color{1, 1, 1}
 
-// The lightest and the darkest that text stands on: what app.css has as --soft in a light and in a dark page.
+// What text has to be read on at worst: app.css's --soft in a light page, and in a dark one a gray somewhat lighter than its
+// papers.
 var lightPaper, darkPaper = color{0.957, 0.965, 0.973}, color{0.129, 0.149, 0.180}
 
 // css is the brand's style sheet. Text on a button of the color is black or white, as can be read better.

@@ -22,7 +22,7 @@ var consoleMenu = []MenuItem{
 }
 
 // beneath says under which page of the menu others lie.
-var beneath = map[string]string{"wallets": "customers", "grants": "customers", "debits": "customers", "holds": "customers", "events": "webhooks"}
+var beneath = map[string]string{"wallets": "customers", "grants": "customers", "debits": "customers", "events": "webhooks"}
 
 // Menu is the console's, with a mark on the page that is shown.
 func (f Frame) Menu() []MenuItem {

@@ -17,7 +17,7 @@ func signIn(w *browsertest.World, tab *browsertest.Tab, path string) {
 	tab.Open(path)
 	tab.Fill("Your name", "Anna Operator")
 	tab.Fill("API key", w.Key)
-	tab.Click("button.signin")
+	tab.Click("Sign in")
 }
 
 // views looks at a page as it is met: wide and narrow, by day and by night.
@@ -109,7 +109,7 @@ func TestConsoleDoor(t *testing.T) {
 	tab.Allow(403)
 	tab.Fill("Your name", "Anna Operator")
 	tab.Fill("API key", "lsk_wrong_key")
-	tab.Click("button.signin")
+	tab.Click("Sign in")
 	tab.WaitFor("This key is not known, was revoked, or lacks the scope admin.")
 	if tab.Value("Your name") != "Anna Operator" || tab.Value("API key") != "" {
 		t.Error("what was typed is gone, or the key is in the page")
@@ -133,7 +133,7 @@ func TestConsoleDoor(t *testing.T) {
 	tab.Open("/console/login?next=https://example.com/console")
 	tab.Fill("Your name", "Anna Operator")
 	tab.Fill("API key", w.Key)
-	tab.Click("button.signin")
+	tab.Click("Sign in")
 	if tab.Path() != "/console" {
 		t.Errorf("sent to %s by a link of somebody else's", tab.Path())
 	}
@@ -330,7 +330,7 @@ func TestConsoleWithoutScripts(t *testing.T) {
 	tab.Open("/console/wallets/" + wallet + "/grant?amount=4")
 	tab.Fill("Your name", "Bo Keyboard")
 	tab.Fill("API key", w.Key)
-	tab.Click("button.signin")
+	tab.Click("Sign in")
 	if tab.Value("Amount") != "4" {
 		t.Errorf("back from the door at %s", tab.Path())
 	}

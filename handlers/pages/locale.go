@@ -2,6 +2,7 @@ package pages
 
 import (
 	"cmp"
+	"html/template"
 	"regexp"
 	"slices"
 	"strconv"
@@ -99,6 +100,24 @@ func (l Locale) Month(t time.Time) string { return monday.Format(t.UTC(), "Janua
 // Stamp is a time for machines.
 func (l Locale) Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
+// Time is a moment as an element that a script turns to the reader's own zone.
+func (l Locale) Time(t any) template.HTML {
+	at, ok := moment(t)
+	if !ok {
+		return ""
+	}
+	return template.HTML(`<time datetime="` + l.Stamp(at) + `">` + template.HTMLEscapeString(l.DateTime(at)) + `</time>`)
+}
+
+// Day is Time to the day.
+func (l Locale) Day(t any) template.HTML {
+	at, ok := moment(t)
+	if !ok {
+		return ""
+	}
+	return template.HTML(`<time datetime="` + l.Stamp(at) + `" data-day>` + template.HTMLEscapeString(l.Date(at)) + `</time>`)
+}
+
 // Money writes minor units of a currency, with its symbol.
 func (l Locale) Money(minor int64, code string) string {
 	amount, _, _ := strings.Cut(ledger.FormatMinor(minor, code), " ")
@@ -114,7 +133,7 @@ func (l Locale) Amount(steps int64, scale int16, asset string) string {
 // IsMoney reports whether an asset is a currency.
 func (l Locale) IsMoney(asset string) bool { return ledger.IsCurrency(asset) }
 
-// Unit is what amounts of an asset are typed in.
+// Unit is what amounts of an asset, or of a currency, are typed in.
 func (l Locale) Unit(asset string) string {
 	if ledger.IsCurrency(asset) {
 		return strings.ToUpper(asset)
@@ -144,9 +163,6 @@ func (l Locale) MinorOf(minor, code string) string {
 
 // Int is a count for N.
 func (l Locale) Int(n int64) int { return int(n) }
-
-// Upper writes a currency's code as people do.
-func (l Locale) Upper(code string) string { return strings.ToUpper(code) }
 
 // Number writes a decimal as the locale does.
 func (l Locale) Number(decimal string) string {

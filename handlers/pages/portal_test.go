@@ -69,7 +69,7 @@ func TestPortalInABrowser(t *testing.T) {
 	tab.WaitFor("Save card 4242, which works")
 	tab.Click("Save card 4242, which works")
 	tab.WaitFor("Your card is saved.")
-	tab.ReloadUntil("Used unless you choose another")
+	tab.ReloadUntil("Default card")
 	tab.Axe()
 
 	// Bought with it; twice by one form is once.
@@ -86,7 +86,7 @@ func TestPortalInABrowser(t *testing.T) {
 	tab.WaitFor("Visa ending in 4242")
 	tab.Axe()
 	tab.Click("Pay $20.00 now")
-	tab.WaitFor("The credit is yours.")
+	tab.WaitFor("The credit was added.")
 	tab.Axe()
 	tab.Click("Receipt")
 	tab.WaitFor("Paid: ")
@@ -122,12 +122,12 @@ func (s shopper) refill(t *testing.T, tab *browsertest.Tab) {
 	tab.Click("Change automatic refill")
 	tab.Allow(422)
 	tab.Click("Refill automatically")
-	tab.Fill("When less than this is left", "5")
+	tab.Fill("Refill when less than this is left", "5")
 	tab.Fill("How much each time", "0.10")
-	tab.Fill("At most", "1,000")
+	tab.Fill("Spending limit", "1,000")
 	tab.Click("Save")
-	if got := tab.Text("#wrong-amount"); !strings.Contains(got, "at least $0.50") || tab.Value("At most") != "1,000" || tab.Value("How much each time") != "0.10" {
-		t.Errorf("the mistake: %q, kept %q and %q", got, tab.Value("At most"), tab.Value("How much each time"))
+	if got := tab.Text("#wrong-amount"); !strings.Contains(got, "at least $0.50") || tab.Value("Spending limit") != "1,000" || tab.Value("How much each time") != "0.10" {
+		t.Errorf("the mistake: %q, kept %q and %q", got, tab.Value("Spending limit"), tab.Value("How much each time"))
 	}
 	tab.Axe()
 	tab.Allow()
@@ -149,9 +149,9 @@ func (s shopper) look(t *testing.T, tab *browsertest.Tab) {
 	tab.WaitFor("job: render a film")
 	tab.Axe()
 	tab.Select("Kind", "Spent")
-	tab.Fill("Search in what it was for", "FILM")
+	tab.Fill("Search descriptions", "FILM")
 	tab.Click("Show")
-	tab.WaitFor("entries were looked at")
+	tab.WaitFor("entries were searched.")
 	if n := tab.Count("tbody tr"); n != 1 || !tab.Has("-$1.25") || tab.Has("Credit added $") {
 		t.Errorf("%d lines are shown", n)
 	}
@@ -171,12 +171,12 @@ func (s shopper) look(t *testing.T, tab *browsertest.Tab) {
 		t.Errorf("the table: %v %q", err, lines)
 	}
 	tab.Click("Your credit")
-	tab.Click("What is left")
+	tab.Click("Remaining credit")
 	tab.WaitFor("It is older.")
 	tab.Axe()
 	tab.Click("Your credit")
 	tab.Click("Purchases")
-	tab.WaitFor("Bought by hand")
+	tab.WaitFor("Single purchase")
 	tab.Axe()
 }
 
@@ -251,8 +251,8 @@ func (s shopper) payOnPage(t *testing.T, tab *browsertest.Tab) {
 	if tab.Path() != "/portal/topups/"+back {
 		t.Errorf("it is at %s", tab.Path())
 	}
-	tab.Click("Call it off")
-	tab.ReloadUntil("Called off")
+	tab.Click("Cancel this purchase")
+	tab.ReloadUntil("Canceled")
 	tab.Open("/portal/buy/" + s.wallet)
 	tab.Fill("How much credit", "7")
 	tab.Click("on Stripe's page, with any card")
@@ -260,7 +260,7 @@ func (s shopper) payOnPage(t *testing.T, tab *browsertest.Tab) {
 	tab.Click("Go on to Stripe")
 	tab.Click("Pay with card 4242, which works")
 	tab.WaitFor("Thank you.")
-	tab.ReloadUntil("$7.00 $7.00 Bought by hand Paid")
+	tab.ReloadUntil("$7.00 $7.00 Single purchase Paid")
 }
 
 // cardOf is the saved card with these last four digits.
@@ -293,6 +293,9 @@ func TestPortalByKeyboard(t *testing.T) {
 		}
 		t.Fatalf("by Tab nobody comes to %q, but to %q", what, tab.Focused())
 	}
+	if tab.Count(".chart") != 1 || tab.Visible(".chart") {
+		t.Error("without a script to draw it, an empty chart is shown")
+	}
 	to("a Guthaben kaufen")
 	tab.Press("Enter")
 	to("input Wie viel Guthaben (USD)")
@@ -301,7 +304,7 @@ func TestPortalByKeyboard(t *testing.T) {
 	tab.WaitFor("1.234,50 $")
 	to("button Jetzt 1.234,50 $ bezahlen")
 	tab.Press("Enter")
-	tab.WaitFor("Das Guthaben gehört Ihnen.")
+	tab.WaitFor("Das Guthaben ist gutgeschrieben.")
 	to("button Abmelden")
 	tab.Press("Enter")
 	tab.WaitFor("Sie sind abgemeldet")
@@ -343,9 +346,11 @@ func TestPortalAwkward(t *testing.T) {
 		}
 	}
 	tab.Open("/portal")
-	tab.WaitFor("More was spent than there was.")
-	tab.Click("Resume refilling")
-	tab.WaitFor("Automatic refill goes on.")
+	tab.WaitFor("You have used more than your credit.")
+	tab.WaitFor("Automatic refill is paused. Billing can resume it.")
+	if tab.Has("Resume automatic refill") {
+		t.Error("the customer may end the merchant's pause")
+	}
 }
 
 // Whatever paused automatic refill, the page says what to do, and doing it helps: to confirm a payment, to raise the limit,
@@ -388,12 +393,12 @@ func TestPortalPauses(t *testing.T) {
 	tab.Axe()
 	tab.Click("Raise the limit")
 	tab.Allow(422)
-	tab.Fill("At most", "19")
+	tab.Fill("Spending limit", "19")
 	tab.Click("Save")
 	tab.WaitFor("that pays for one refill at least")
 	tab.Allow()
-	tab.Fill("At most", "500")
-	tab.Select("In each", "Week")
+	tab.Fill("Spending limit", "500")
+	tab.Select("Per", "Week")
 	tab.Select("Pay with", s.cardOf("4242"))
 	tab.Click("Save")
 	tab.WaitFor("Saved.")

@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,7 +18,7 @@ func site(t *testing.T, b Brand) *Site {
 	return s
 }
 
-// Each language has each text, with the same names in it, and none that no page asks for.
+// Each language has each text, with the same names in it, and no other.
 func TestWordsAreWhole(t *testing.T) {
 	t.Parallel()
 	names := regexp.MustCompile(`\{[a-z]+\}`)
@@ -45,25 +44,82 @@ func TestWordsAreWhole(t *testing.T) {
 	}
 }
 
-// A key that a template names is in the catalog.
-func TestTemplatesKnowTheirWords(t *testing.T) {
+// builtKeys are the keys that are put together of a beginning, which a template or the code has, and one of these ends.
+var builtKeys = map[string]string{
+	"portal.scope.":      "usage invoices", // all has no words
+	"portal.rule.":       "armed disabled paused topping_up",
+	"portal.rule.spent.": "day week month",
+	"portal.rule.wrong.": "threshold percent amount target cap card form",
+	"portal.interval.":   "day week month",
+	"portal.pause.":      "no_payment_method dispute manual", // the others have names in their texts
+	"portal.decline.":    "insufficient_funds expired_card authentication_required processing_error other",
+	"portal.done.":       "rule resumed card paid",
+	"portal.topup.":      "pending processing action_required succeeded failed canceled",
+	"portal.topup.said.": "pending processing action_required succeeded failed canceled",
+	"portal.trigger.":    "auto manual",
+	"portal.entry.":      "grant debit hold capture release expire void refund dispute reversal stripe_balance adjustment",
+	"portal.reason.":     "usage topup auto_topup expired capture",
+	"portal.kind.":       "purchased promotional plan adjustment",
+	"portal.why.":        "priority expiry kind older",
+}
+
+// Each key that a template or the code asks for is in the catalog, and the catalog has no other.
+func TestWordsAreAskedFor(t *testing.T) {
 	t.Parallel()
-	asked := regexp.MustCompile(`\.(T|N) "([a-z_.]+)"`)
-	en := newLocale(catalogs[0], catalogs[0].tag)
-	err := fs.WalkDir(templates, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+	sources, err := filepath.Glob("../*.go")
+	pages, err2 := filepath.Glob("portal/*.html")
+	if err != nil || err2 != nil || len(sources) < 50 || len(pages) < 10 {
+		t.Fatal(len(sources), len(pages), err, err2)
+	}
+	named, asked := regexp.MustCompile(`"((?:error|frame|portal)\.[a-z_.]+)"`), map[string]bool{"error.refused": true}
+	for _, file := range append(sources, pages...) {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
 		}
-		b, err := fs.ReadFile(templates, path)
-		for _, m := range asked.FindAllStringSubmatch(string(b), -1) {
-			if key := m[2]; m[1] == "T" && !en.Has(key) || m[1] == "N" && !en.Has(key+".other") {
-				t.Errorf("%s asks for %s", path, key)
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range named.FindAllStringSubmatch(string(b), -1) {
+			if asked[m[1]] = true; strings.HasSuffix(m[1], ".") && builtKeys[m[1]] == "" {
+				t.Errorf("%s builds keys of %s, which stands in no list", file, m[1])
 			}
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+	}
+	delete(asked, "portal.css") // a file
+	for start, ends := range builtKeys {
+		if !asked[start] {
+			t.Errorf("nothing builds keys of %s", start)
+		}
+		for _, end := range strings.Fields(ends) {
+			asked[start+end] = true
+		}
+	}
+	en := newLocale(catalogs[0], catalogs[0].tag)
+	for key := range asked {
+		if !strings.HasSuffix(key, ".") && !en.Has(key) && !en.Has(key+".other") {
+			t.Errorf("there are no words for %s", key)
+		}
+	}
+	for key := range catalogs[0].words {
+		if counted := key[:strings.LastIndexByte(key, '.')]; !asked[key] && !(asked[counted] && en.Has(counted+".other")) {
+			t.Errorf("nobody asks for %s", key)
+		}
+	}
+}
+
+// The licenses of what others have written are in the binary, as text.
+func TestLicensesAreServed(t *testing.T) {
+	t.Parallel()
+	s := site(t, Brand{})
+	for _, name := range []string{"htmx", "pico", "uplot"} {
+		f, ok := s.Static(name + ".LICENSE")
+		if !ok || f.Kind != "text/plain; charset=utf-8" || len(f.Content) < 500 {
+			t.Errorf("%s: %v, %s, %d bytes", name, ok, f.Kind, len(f.Content))
+		}
+		if _, err := s.asset(name + ".LICENSE"); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

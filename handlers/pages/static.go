@@ -8,7 +8,10 @@ import (
 	"path"
 )
 
-//go:embed static/*.css static/*.js
+// What others have written: htmx 2.0.11, Pico 2.1.1 and uPlot 1.6.32, as npm has them, each with its license, which goes
+// wherever the binary goes.
+//
+//go:embed static/*.css static/*.js static/*.LICENSE
 var staticFiles embed.FS
 
 // Static is one file that pages load: a style sheet, a script, a picture.
@@ -35,7 +38,11 @@ func statics() (map[string]Static, error) {
 		if err != nil {
 			return nil, err
 		}
-		all[e.Name()] = newStatic(mime.TypeByExtension(path.Ext(e.Name())), b)
+		kind := mime.TypeByExtension(path.Ext(e.Name()))
+		if path.Ext(e.Name()) == ".LICENSE" {
+			kind = "text/plain; charset=utf-8"
+		}
+		all[e.Name()] = newStatic(kind, b)
 	}
 	return all, nil
 }

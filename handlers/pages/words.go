@@ -4,7 +4,6 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"strings"
 
 	plurals "golang.org/x/text/feature/plural"
@@ -60,21 +59,6 @@ func (l Locale) N(key string, n int, pairs ...any) string {
 	return l.T(key+".other", pairs...)
 }
 
-// Text and Whole are what a pointer points to, for templates, which print the pointer.
-func (l Locale) Text(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
-func (l Locale) Whole(n *int64) int64 {
-	if n == nil {
-		return 0
-	}
-	return *n
-}
-
 // Has reports whether there is a text of that key.
 func (l Locale) Has(key string) bool {
 	_, ok := l.words.words[key]
@@ -89,22 +73,4 @@ func fill(text string, pairs []any) string {
 		old = append(old, fmt.Sprintf("{%v}", pairs[i]), fmt.Sprint(pairs[i+1]))
 	}
 	return strings.NewReplacer(old...).Replace(text)
-}
-
-// Time is a moment as an element that a script turns to the reader's own zone.
-func (l Locale) Time(t any) template.HTML {
-	at, ok := moment(t)
-	if !ok {
-		return ""
-	}
-	return template.HTML(`<time datetime="` + l.Stamp(at) + `">` + template.HTMLEscapeString(l.DateTime(at)) + `</time>`)
-}
-
-// Day is Time to the day.
-func (l Locale) Day(t any) template.HTML {
-	at, ok := moment(t)
-	if !ok {
-		return ""
-	}
-	return template.HTML(`<time datetime="` + l.Stamp(at) + `" data-day>` + template.HTMLEscapeString(l.Date(at)) + `</time>`)
 }

@@ -70,6 +70,7 @@
       if (!e) throw Error("nothing is at " + what);
       return {text: flat(e.innerText)};
     },
+    visible() { return {yes: [...root.querySelectorAll(what)].some(shown)}; },
     count() { return {n: root.querySelectorAll(what).length}; },
     has() { return {yes: flat((root === document ? document.body : root)?.innerText).includes(flat(what))}; },
     html() { return {text: document.documentElement.outerHTML}; },

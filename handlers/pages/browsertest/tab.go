@@ -214,6 +214,9 @@ func (t *Tab) Text(selector string) string { t.t.Helper(); return t.find("text",
 // Count is how many elements are at selector.
 func (t *Tab) Count(selector string) int { t.t.Helper(); return t.ask("count", selector, "").N }
 
+// Visible tells whether anything at selector can be seen.
+func (t *Tab) Visible(selector string) bool { t.t.Helper(); return t.ask("visible", selector, "").Yes }
+
 // Has tells whether the page shows the text now.
 func (t *Tab) Has(text string) bool { t.t.Helper(); return t.ask("has", text, "").Yes }
 

@@ -17,14 +17,14 @@
 
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  // A chart is an element with data-chart: where its JSON is. {x: [unix seconds], series: [{label, values, kind}], marks: [{x, label}]}
+  // A chart is an element with data-chart: where its JSON is. {x: [unix seconds], label, series: [{label, values, kind}]}
   const charts = (root) => {
     if (!window.uPlot) return;
     for (const place of root.querySelectorAll("[data-chart]")) {
       fetch(place.dataset.chart, { headers: { Accept: "application/json" } })
         .then((r) => (r.ok ? r.json() : Promise.reject(r.status)))
         .then((data) => draw(place, data))
-        .catch(() => { place.hidden = true; }); // the table beside it says the same
+        .catch(() => { place.hidden = true; }); // the figures above it, and the activity, say the same
     }
   };
 
@@ -32,14 +32,14 @@
     if (data.x.length === 0) { place.hidden = true; return; }
     const number = new Intl.NumberFormat(locale, { maximumFractionDigits: 6 });
     const brief = new Intl.NumberFormat(locale, { notation: "compact" }); // what is large must fit beside the axis
-    const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric", timeZone: data.zone || undefined });
+    const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
     let plot;
     const make = () => {
       if (plot) plot.destroy();
       const line = color("--line"), dim = color("--dim"), brand = color("--brand"), warn = color("--warn");
       const strokes = [brand, warn, dim];
       plot = new uPlot({
-        width: place.clientWidth, height: 220, tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), data.zone || Intl.DateTimeFormat().resolvedOptions().timeZone),
+        width: place.clientWidth, height: 220,
         cursor: { y: false }, legend: { show: true },
         scales: { y: { range: (u, min, max) => [Math.min(0, min), max > 0 ? max * 1.08 : 1] } },
         axes: [
@@ -49,7 +49,7 @@
         series: [{ label: data.label || "", value: (u, s) => (s == null ? "–" : day.format(s * 1e3)) }].concat(data.series.map((s, i) => ({
           label: s.label, stroke: strokes[i % 3], width: 2, value: (u, v) => (v == null ? "–" : number.format(v)),
           fill: s.kind === "area" ? color("--note-soft") : undefined,
-          paths: s.kind === "points" ? () => null : s.kind === "steps" ? uPlot.paths.stepped({ align: 1 }) : undefined,
+          paths: s.kind === "points" ? () => null : undefined,
           points: s.kind === "points" ? { show: true, size: 9, fill: strokes[i % 3] } : { show: false },
         }))),
       }, [data.x].concat(data.series.map((s) => s.values)), place);
