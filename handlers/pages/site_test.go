@@ -206,3 +206,25 @@ func TestLogo(t *testing.T) {
 		t.Error("a logo that is not there is taken")
 	}
 }
+
+// A number is read as its reader writes it, and what a page wrote is read as what it was.
+func TestDecimal(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ accept, typed, want string }{
+		{"en", "1,234.5", "1234.5"}, {"en", "1,234", "1234"}, {"en", "4,50", "4.50"}, {"en", " 12 ", "12"}, {"en", "12345,678", "12345.678"}, {"en", "1,2,3", "1.2,3"},
+		{"en-IN", "1,00,000", "100000"}, {"en-IN", "12,34,567.89", "1234567.89"},
+		{"de", "1.234,5", "1234.5"}, {"de", "1.234", "1234"}, {"de", "4.50", "4.50"}, {"de", "12345.678", "12345.678"}, {"de-CH", "1'234.5", "1234.5"}, {"de", "", ""},
+	} {
+		if got := LocaleOf(c.accept).Decimal(c.typed); got != c.want {
+			t.Errorf("%s %q: %q, want %q", c.accept, c.typed, got, c.want)
+		}
+	}
+	for _, accept := range []string{"en", "en-IN", "de", "de-CH", "de-AT", "en-ZA"} {
+		l := LocaleOf(accept)
+		for _, n := range []string{"0.5", "12", "1234", "100000", "1234567.891", "9223372036854"} {
+			if got := l.Decimal(l.Number(n)); got != n {
+				t.Errorf("%s: %s is written %s and read %s", accept, n, l.Number(n), got)
+			}
+		}
+	}
+}
