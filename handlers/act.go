@@ -28,7 +28,7 @@ type order struct {
 	// plan says what it would do, from what is so now. A refusal that names a field is shown there.
 	plan func() (plan, error)
 	// do does it, under once, which makes it happen at most once however often it is called.
-	do func(once ledger.Once, reason string) (deed, error)
+	do func(once ledger.Once) (deed, error)
 	// reveal is nil, or the page that shows, to whoever has just done it and never again, a secret that it made: "" where it
 	// made none, for it was done before.
 	reveal func() (page string, f pages.Frame)
@@ -276,7 +276,7 @@ func (s *Server) confirm(v *visit, o *order, p *actPage) error {
 // perform does an act that is in the trail, and writes down what came of it. What failed on our side has come to nothing
 // that anybody knows: its row stays as it is.
 func (s *Server) perform(v *visit, o *order, row ledger.Act) error {
-	did, err := o.do(ledger.Once{Key: row.Key(), Request: row.Request}, row.Reason)
+	did, err := o.do(ledger.Once{Key: row.Key(), Request: row.Request})
 	outcome := "done"
 	if err != nil {
 		status, body := s.explain(v.call, err)

@@ -13,6 +13,14 @@ import (
 
 // The acts on a customer's credit. Each goes through the very function of the ledger that the API's call goes through.
 
+// What the books say an act was for, which the customer reads. Why an operator did it is for the audit trail alone.
+const (
+	consoleGrant      = "console_grant"
+	consoleAdjustment = "console_adjustment"
+	consoleVoid       = "console_void"
+	consoleReversal   = "console_reversal"
+)
+
 // orders are the acts' routes: one line an act.
 func (s *Server) orders() map[string]http.Handler {
 	all := make(map[string]http.Handler)
@@ -67,8 +75,8 @@ func (s *Server) orderGrant(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := func(reason string) (in ledger.GrantInput, err error) {
-		in = ledger.GrantInput{Customer: w.Customer, Wallet: w.ID, Kind: o.value("kind"), Covers: o.value("covers"), Priority: ledger.DefaultPriority, Reason: reason}
+	want := func() (in ledger.GrantInput, err error) {
+		in = ledger.GrantInput{Customer: w.Customer, Wallet: w.ID, Kind: o.value("kind"), Covers: o.value("covers"), Priority: ledger.DefaultPriority, Reason: consoleGrant}
 		if in.Amount, err = o.amount(); err != nil {
 			return in, err
 		}
@@ -86,7 +94,7 @@ func (s *Server) orderGrant(v *visit) (*order, error) {
 		return in, nil
 	}
 	o.plan = func() (plan, error) {
-		in, err := want("")
+		in, err := want()
 		if err != nil {
 			return plan{}, err
 		}
@@ -95,8 +103,8 @@ func (s *Server) orderGrant(v *visit) (*order, error) {
 			return err
 		})
 	}
-	o.do = func(once ledger.Once, reason string) (deed, error) {
-		in, err := want(reason)
+	o.do = func(once ledger.Once) (deed, error) {
+		in, err := want()
 		if err != nil {
 			return deed{}, err
 		}
@@ -118,7 +126,7 @@ func (s *Server) orderVoid(v *visit) (*order, error) {
 	o := &order{action: "void_grant", title: "Void a grant", verb: "Void it", danger: true, customer: w.Customer, object: g.ID, back: "/console/grants/" + g.ID}
 	o.plan = func() (plan, error) {
 		p, err := s.rehearse(v, refOf(&w), func(ctx context.Context) error {
-			_, _, err := s.Ledger.VoidGrant(ctx, g.ID, "", ledger.Once{})
+			_, _, err := s.Ledger.VoidGrant(ctx, g.ID, consoleVoid, ledger.Once{})
 			return err
 		})
 		if g.Held > 0 {
@@ -129,8 +137,8 @@ func (s *Server) orderVoid(v *visit) (*order, error) {
 		}
 		return p, err
 	}
-	o.do = func(once ledger.Once, reason string) (deed, error) {
-		_, _, err := s.Ledger.VoidGrant(v.ctx(), g.ID, reason, once)
+	o.do = func(once ledger.Once) (deed, error) {
+		_, _, err := s.Ledger.VoidGrant(v.ctx(), g.ID, consoleVoid, once)
 		return deed{said: "What was left of the grant is void."}, err
 	}
 	return o, nil
@@ -144,8 +152,8 @@ func (s *Server) orderAdjust(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	give := func(ctx context.Context, once ledger.Once, reason string) (g ledger.Grant, err error) {
-		in := ledger.GrantInput{Customer: w.Customer, Wallet: w.ID, Kind: "adjustment", Priority: ledger.DefaultPriority, Reason: reason}
+	give := func(ctx context.Context, once ledger.Once) (g ledger.Grant, err error) {
+		in := ledger.GrantInput{Customer: w.Customer, Wallet: w.ID, Kind: "adjustment", Priority: ledger.DefaultPriority, Reason: consoleAdjustment}
 		if in.Amount, err = o.amount(); err == nil {
 			g, _, err = s.Ledger.Grant(ctx, in, once)
 		}
@@ -153,21 +161,21 @@ func (s *Server) orderAdjust(v *visit) (*order, error) {
 	}
 	o.plan = func() (plan, error) {
 		if o.value("way") != "take" {
-			p, err := s.rehearse(v, refOf(w), func(ctx context.Context) error { _, err := give(ctx, ledger.Once{}, ""); return err })
+			p, err := s.rehearse(v, refOf(w), func(ctx context.Context) error { _, err := give(ctx, ledger.Once{}); return err })
 			return p, err
 		}
 		return s.planTaking(v, w, o)
 	}
-	o.do = func(once ledger.Once, reason string) (deed, error) {
+	o.do = func(once ledger.Once) (deed, error) {
 		if o.value("way") != "take" {
-			g, err := give(v.ctx(), once, reason)
+			g, err := give(v.ctx(), once)
 			return deed{said: v.locale.Amount(g.Amount, w.Scale, w.Asset) + " given.", result: g.ID}, err
 		}
 		n, err := o.amount()
 		if err != nil {
 			return deed{}, err
 		}
-		d, _, err := s.Ledger.Debit(v.ctx(), ledger.DebitInput{Customer: w.Customer, Asset: w.Asset, Amount: n, Reason: reason, Once: once})
+		d, _, err := s.Ledger.Debit(v.ctx(), ledger.DebitInput{Customer: w.Customer, Asset: w.Asset, Amount: n, Reason: consoleAdjustment, Once: once})
 		return deed{said: v.locale.Amount(d.Amount, d.Scale, w.Asset) + " taken away.", result: d.ID}, err
 	}
 	return o, nil
@@ -227,16 +235,16 @@ func (s *Server) orderReverse(v *visit) (*order, error) {
 			return plan{}, err
 		}
 		return s.rehearse(v, refOf(&w), func(ctx context.Context) error {
-			_, _, err := s.Ledger.Reverse(ctx, d.ID, n, "", ledger.Once{})
+			_, _, err := s.Ledger.Reverse(ctx, d.ID, n, consoleReversal, ledger.Once{})
 			return err
 		})
 	}
-	o.do = func(once ledger.Once, reason string) (deed, error) {
+	o.do = func(once ledger.Once) (deed, error) {
 		n, err := part()
 		if err != nil {
 			return deed{}, err
 		}
-		r, _, err := s.Ledger.Reverse(v.ctx(), d.ID, n, reason, once)
+		r, _, err := s.Ledger.Reverse(v.ctx(), d.ID, n, consoleReversal, once)
 		return deed{said: v.locale.Amount(r.Amount, r.Scale, w.Asset) + " given back.", result: r.ID}, err
 	}
 	return o, nil
@@ -267,7 +275,7 @@ func (s *Server) orderStatus(v *visit, o order, status, says, said string) (*ord
 		p.Says = append([]string{says}, p.Says...)
 		return p, err
 	}
-	o.do = func(ledger.Once, string) (deed, error) {
+	o.do = func(ledger.Once) (deed, error) {
 		_, err := s.Ledger.ChangeCustomer(v.ctx(), cust.Ref, change)
 		return deed{said: said}, err
 	}
@@ -294,7 +302,7 @@ func (s *Server) orderRule(v *visit, with order, change func(context.Context, st
 		p.Says = append([]string{says}, p.Says...)
 		return p, err
 	}
-	o.do = func(ledger.Once, string) (deed, error) {
+	o.do = func(ledger.Once) (deed, error) {
 		_, err := change(v.ctx(), w.ID)
 		return deed{said: said}, err
 	}
@@ -326,7 +334,7 @@ func (s *Server) orderCharge(v *visit) (*order, error) {
 		err = s.planCard(v, w, &p)
 		return p, err
 	}
-	o.do = func(once ledger.Once, _ string) (deed, error) {
+	o.do = func(once ledger.Once) (deed, error) {
 		in, err := want()
 		if err != nil {
 			return deed{}, err
@@ -394,7 +402,7 @@ func (s *Server) orderRepair(v *visit) (*order, error) {
 		}
 		return p, nil
 	}
-	o.do = func(ledger.Once, string) (deed, error) {
+	o.do = func(ledger.Once) (deed, error) {
 		r, err := s.ReconcileOne(v.ctx(), cust.ID, true, DefaultGrace)
 		repaired := 0
 		for _, f := range r.Findings {
