@@ -66,7 +66,7 @@ func (o *order) amount() (ledger.Decimal, error) {
 var kindOptions = []option{{"promotional", "Promotional: a gift"}, {"adjustment", "Adjustment: sets something right"}, {"plan", "Plan: part of a subscription"}, {"purchased", "Purchased: paid for elsewhere"}}
 
 func (s *Server) orderGrant(v *visit) (*order, error) {
-	o, w, err := s.walletOrder(v, order{action: "grant", title: "Give credit", verb: "Give it", fields: []*formField{
+	o, w, err := s.walletOrder(v, order{action: "grant", keyed: true, title: "Give credit", verb: "Give it", fields: []*formField{
 		amountField(""),
 		{Name: "kind", Label: "Kind", Kind: "select", Options: kindOptions, Value: "promotional"},
 		{Name: "covers", Label: "What it pays", Kind: "select", Optional: true, Options: []option{{"", "What its kind says: gifts and plans usage alone, the others invoices too"}, {"usage", "Usage alone"}, {"all", "Usage and invoices: Stripe's balance shows it"}}},
@@ -123,7 +123,7 @@ func (s *Server) orderVoid(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &order{action: "void_grant", title: "Void a grant", verb: "Void it", danger: true, customer: w.Customer, object: g.ID, back: "/console/grants/" + g.ID}
+	o := &order{action: "void_grant", keyed: true, title: "Void a grant", verb: "Void it", danger: true, customer: w.Customer, object: g.ID, back: "/console/grants/" + g.ID}
 	o.plan = func() (plan, error) {
 		p, err := s.rehearse(v, refOf(&w), func(ctx context.Context) error {
 			_, _, err := s.Ledger.VoidGrant(ctx, g.ID, consoleVoid, ledger.Once{})
@@ -145,7 +145,7 @@ func (s *Server) orderVoid(v *visit) (*order, error) {
 }
 
 func (s *Server) orderAdjust(v *visit) (*order, error) {
-	o, w, err := s.walletOrder(v, order{action: "adjust", title: "Adjust", verb: "Adjust", danger: true, fields: []*formField{
+	o, w, err := s.walletOrder(v, order{action: "adjust", keyed: true, title: "Adjust", verb: "Adjust", danger: true, fields: []*formField{
 		{Name: "way", Label: "What to do", Kind: "select", Options: []option{{"give", "Give credit"}, {"take", "Take credit away"}}, Value: "give"},
 		amountField(""),
 	}})
@@ -175,8 +175,11 @@ func (s *Server) orderAdjust(v *visit) (*order, error) {
 		if err != nil {
 			return deed{}, err
 		}
+		if _, err := s.foreseeTaking(v, w, n); err != nil { // another wallet may pay now than when it was shown
+			return deed{}, err
+		}
 		d, _, err := s.Ledger.Debit(v.ctx(), ledger.DebitInput{Customer: w.Customer, Asset: w.Asset, Amount: n, Reason: consoleAdjustment, Once: once})
-		return deed{said: v.locale.Amount(d.Amount, d.Scale, w.Asset) + " taken away.", result: d.ID}, err
+		return deed{said: v.locale.Amount(d.Amount, d.Scale, w.Asset) + takenFrom(w.ID, d.Wallet), result: d.ID}, err
 	}
 	return o, nil
 }
@@ -188,12 +191,9 @@ func (s *Server) planTaking(v *visit, w *ledger.Wallet, o *order) (plan, error) 
 	if err != nil {
 		return plan{}, err
 	}
-	pays, seen, err := s.Ledger.ForeseeDebit(v.ctx(), w.Customer, w.Asset, n)
+	seen, err := s.foreseeTaking(v, w, n)
 	if err != nil {
 		return plan{}, err
-	}
-	if pays.ID != w.ID {
-		return plan{}, invalid("amount", "usage of "+w.Asset+" is paid from the customer's wallet "+pays.ID+" first: take it away there, or void a grant here")
 	}
 	p, err := s.planOf(v, seen)
 	for _, after := range seen.After.Wallets {
@@ -204,6 +204,23 @@ func (s *Server) planTaking(v *visit, w *ledger.Wallet, o *order) (plan, error) 
 	p.say("It is booked as a debit: in the books it counts as spent, and what was paid for it as earned. Credit that is to count as taken back is voided grant by grant.")
 	p.say("No money goes back to the customer. A refund is made in Stripe, and takes its credit back by itself: adjust nothing for one.")
 	return p, err
+}
+
+// foreseeTaking refuses to take credit away where another wallet would pay.
+func (s *Server) foreseeTaking(v *visit, w *ledger.Wallet, n ledger.Decimal) (ledger.Rehearsal, error) {
+	pays, seen, err := s.Ledger.ForeseeDebit(v.ctx(), w.Customer, w.Asset, n)
+	if err == nil && pays.ID != w.ID {
+		err = invalid("amount", "usage of "+w.Asset+" is paid from the customer's wallet "+pays.ID+" first: take it away there, or void a grant here")
+	}
+	return seen, err
+}
+
+// takenFrom says that credit was taken away, and from which wallet where, in the last moment, it came to be another.
+func takenFrom(asked, paid string) string {
+	if paid == asked {
+		return " taken away."
+	}
+	return " taken away, from the customer's wallet " + paid + ": it came to be the one that pays while this was done."
 }
 
 func (s *Server) orderReverse(v *visit) (*order, error) {
@@ -219,7 +236,7 @@ func (s *Server) orderReverse(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &order{action: "reverse", title: "Reverse a debit", verb: "Give it back", customer: d.Customer, object: d.ID, back: "/console/debits/" + d.ID,
+	o := &order{action: "reverse", keyed: true, title: "Reverse a debit", verb: "Give it back", customer: d.Customer, object: d.ID, back: "/console/debits/" + d.ID,
 		fields: []*formField{{Name: "amount", Label: "Amount", Optional: true, Decimal: true,
 			Help: "Empty: all that is left of it, which is " + v.locale.Amount(left, d.Scale, w.Asset) + " now."}}}
 	part := func() (*ledger.Decimal, error) {
@@ -310,7 +327,7 @@ func (s *Server) orderRule(v *visit, with order, change func(context.Context, st
 }
 
 func (s *Server) orderCharge(v *visit) (*order, error) {
-	o, w, err := s.walletOrder(v, order{action: "charge", title: "Charge now", verb: "Charge the card", danger: true, fields: []*formField{amountField("What to buy. The customer's saved card is charged its price.")}})
+	o, w, err := s.walletOrder(v, order{action: "charge", keyed: true, title: "Charge now", verb: "Charge the card", danger: true, fields: []*formField{amountField("What to buy. The customer's saved card is charged its price.")}})
 	if err != nil {
 		return nil, err
 	}
@@ -340,11 +357,13 @@ func (s *Server) orderCharge(v *visit) (*order, error) {
 			return deed{}, err
 		}
 		top, _, err := s.Ledger.CreateTopup(v.ctx(), in, once)
-		if err == nil && top.InFlight() {
-			top, err = s.Charge(v.ctx(), top.ID)
-		}
 		if err != nil {
 			return deed{}, err
+		}
+		if made := top.ID; top.InFlight() {
+			if top, err = s.Charge(v.ctx(), made); err != nil {
+				return deed{result: made, made: true}, err
+			}
 		}
 		did := deed{result: top.ID, said: "Top-up of " + v.locale.Money(top.Charge, top.Currency) + ": " + strings.ReplaceAll(top.Status, "_", " ") + "."}
 		if top.Status == "failed" || top.Status == "canceled" {

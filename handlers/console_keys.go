@@ -69,7 +69,7 @@ func (s *Server) newKeyOrder(v *visit) (*order, error) {
 	}
 	var made ledger.APIKey
 	secret := ""
-	o := &order{action: "create_key", title: "Make an API key", verb: "Make the key", back: "/console/keys",
+	o := &order{action: "create_key", keyed: true, title: "Make an API key", verb: "Make the key", back: "/console/keys",
 		fields: []*formField{{Name: "name", Label: "Name", Help: "What it is for, so that you know it when you want to revoke it."}, scopes}}
 	o.plan = func() (p plan, err error) {
 		chosen := strings.Split(o.value("scopes"), ",")

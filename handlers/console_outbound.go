@@ -198,7 +198,7 @@ type secretShown struct{ Title, What, Secret, Note, Back, BackName string }
 
 func (s *Server) newEndpointOrder(v *visit) (*order, error) {
 	var made ledger.Endpoint
-	o := &order{action: "create_endpoint", title: "Add a webhook endpoint", verb: "Add the endpoint", back: "/console/webhooks", fields: endpointFields(&ledger.Endpoint{EventList: "*"})}
+	o := &order{action: "create_endpoint", keyed: true, title: "Add a webhook endpoint", verb: "Add the endpoint", back: "/console/webhooks", fields: endpointFields(&ledger.Endpoint{EventList: "*"})}
 	o.plan = func() (p plan, err error) {
 		if _, err = s.endpointSaid(o); err != nil {
 			return p, err
@@ -304,7 +304,7 @@ func (s *Server) deleteEndpointOrder(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &order{action: "delete_endpoint", title: "Delete a webhook endpoint", verb: "Delete the endpoint", danger: true, object: e.ID, back: "/console/webhooks",
+	return &order{action: "delete_endpoint", removes: true, title: "Delete a webhook endpoint", verb: "Delete the endpoint", danger: true, object: e.ID, back: "/console/webhooks",
 		plan: func() (p plan, err error) {
 			if e, err = s.Ledger.EndpointByID(v.ctx(), e.ID); err != nil {
 				return p, err
@@ -324,7 +324,7 @@ func (s *Server) rotateOrder(v *visit) (*order, error) {
 		return nil, err
 	}
 	var made ledger.Endpoint
-	return &order{action: "rotate_secret", title: "Rotate a signing secret", verb: "Make another secret", object: e.ID, back: "/console/webhooks/" + e.ID,
+	return &order{action: "rotate_secret", keyed: true, title: "Rotate a signing secret", verb: "Make another secret", object: e.ID, back: "/console/webhooks/" + e.ID,
 		plan: func() (p plan, err error) {
 			p.say("The endpoint " + e.URL + " gets another signing secret, which is shown once, right after.")
 			p.say("For a day what is sent is signed with both, so that the receiver can be changed in peace.")
@@ -357,7 +357,7 @@ func (s *Server) resendOrder(v *visit) (*order, error) {
 			to.Options = append(to.Options, option{one.ID, one.URL})
 		}
 	}
-	o := &order{action: "resend_event", title: "Send an event again", verb: "Send it again", customer: e.Customer, object: e.ID, back: "/console/events/" + e.ID, fields: []*formField{to}}
+	o := &order{action: "resend_event", keyed: true, title: "Send an event again", verb: "Send it again", customer: e.Customer, object: e.ID, back: "/console/events/" + e.ID, fields: []*formField{to}}
 	o.plan = func() (p plan, err error) {
 		where := "to every enabled endpoint that takes such events"
 		if id := o.value("endpoint"); id != "" {
