@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -20,6 +21,8 @@ type order struct {
 	title    string // Void a grant
 	verb     string // on the button that does it
 	danger   bool   // it takes something away, or charges somebody
+	keyed    bool   // do takes the key that it is called with; otherwise it sets a state, or works off what there is
+	removes  bool   // it is to leave nothing there: that nothing is, when its form is sent again, is its success
 	customer string // whom it is about; "" for nobody
 	object   string // the id of what it is done to
 	back     string // the page that it was opened from
@@ -28,7 +31,7 @@ type order struct {
 	// plan says what it would do, from what is so now. A refusal that names a field is shown there.
 	plan func() (plan, error)
 	// do does it, under once, which makes it happen at most once however often it is called.
-	do func(once ledger.Once, reason string) (deed, error)
+	do func(once ledger.Once) (deed, error)
 	// reveal is nil, or the page that shows, to whoever has just done it and never again, a secret that it made: "" where it
 	// made none, for it was done before.
 	reveal func() (page string, f pages.Frame)
@@ -72,6 +75,7 @@ type deed struct {
 	said   string
 	result string // the id of what it made
 	failed bool   // it was tried, and refused by somebody else: Stripe declined the card
+	made   bool   // beside a refusal: its result was made, under its key, before what is refused
 }
 
 // actPage is what the pages of an act show.
@@ -241,27 +245,21 @@ func (s *Server) confirm(v *visit, o *order, p *actPage) error {
 	if err != nil {
 		return err
 	}
+	if !begun {
+		if row, begun, err = s.begin(v, o, p); err != nil || v.done {
+			return err
+		}
+	}
 	if begun && row.Request == o.request() && row.Outcome != "" {
 		return v.goTo(actPath(row.ID))
 	}
-	if !begun {
-		shown, found, err := s.Ledger.Previewed(v.ctx(), p.Act)
-		if err != nil {
-			return err
-		}
-		if !found || shown.Request != o.request() { // nobody was shown what this would do
-			return s.preview(v, o, p)
-		}
-		row = ledger.Act{ID: p.Act, Operator: v.operator.Name, KeyID: v.operator.KeyID, KeyName: v.operator.KeyName, Action: o.action,
-			Customer: o.customer, Object: o.object, Reason: p.Reason, Request: shown.Request, Shown: shown.Shown}
-	} else {
-		row.Request = o.request() // another request is refused
-	}
-	if row, _, err = s.Ledger.BeginAct(v.ctx(), row); err != nil {
+	row.Request = o.request() // another request than the first is refused
+	row, first, err := s.Ledger.BeginAct(v.ctx(), row)
+	if err != nil {
 		return err
 	}
 	if row.Outcome == "" {
-		if err := s.perform(v, o, row); err != nil {
+		if err := s.perform(v, o, row, first); err != nil {
 			return err
 		}
 		if o.reveal != nil {
@@ -273,10 +271,57 @@ func (s *Server) confirm(v *visit, o *order, p *actPage) error {
 	return v.goTo(actPath(row.ID))
 }
 
+// begin is the row of an act that was not begun. What it would do must have been shown, and still be so: where it is not,
+// that is shown instead, and nothing is done.
+func (s *Server) begin(v *visit, o *order, p *actPage) (row ledger.Act, begun bool, err error) {
+	kept, found, err := s.Ledger.Previewed(v.ctx(), p.Act)
+	if err != nil {
+		return row, false, err
+	}
+	if !found || kept.Request != o.request() { // nobody was shown what this would do
+		return row, false, s.preview(v, o, p)
+	}
+	row = ledger.Act{ID: p.Act, Operator: v.operator.Name, KeyID: v.operator.KeyID, KeyName: v.operator.KeyName, Action: o.action,
+		Customer: o.customer, Object: o.object, Reason: p.Reason, Request: kept.Request, Shown: kept.Shown}
+	if s.Ledger.Now().Sub(kept.At) < previewFresh {
+		return row, false, nil
+	}
+	now, err := o.plan()
+	var says []byte
+	if err == nil {
+		says, err = json.Marshal(now)
+	}
+	if err == nil && string(says) == kept.Shown {
+		return row, false, nil
+	}
+	// The same form, sent twice at once, may have done it meanwhile: that is no change that anybody has to look at.
+	if done, begun, err := s.Ledger.Act(v.ctx(), p.Act); err != nil || begun {
+		return done, begun, err
+	}
+	if err != nil {
+		return row, false, s.refusedAct(v, o, p, err)
+	}
+	if err = s.Ledger.SavePreview(v.ctx(), ledger.Preview{ID: p.Act, Request: kept.Request, Shown: string(says)}); err != nil {
+		return row, false, err
+	}
+	p.Plan, p.At, p.Error = &now, s.Ledger.Now(), "What this would do has changed since it was shown. Nothing has been done: look again."
+	return row, false, s.refuseAct(v, p, http.StatusConflict)
+}
+
+const (
+	// endTime is how long the outcome of an act may take to be written, also when nobody waits for it any more.
+	endTime = 5 * time.Second
+	// actTime is longer than a form is at work until it takes its key, or comes to nothing.
+	actTime = time.Minute
+)
+
 // perform does an act that is in the trail, and writes down what came of it. What failed on our side has come to nothing
-// that anybody knows: its row stays as it is.
-func (s *Server) perform(v *visit, o *order, row ledger.Act) error {
-	did, err := o.do(ledger.Once{Key: row.Key(), Request: row.Request}, row.Reason)
+// that anybody knows: its row stays as it is. first says that the row was written for this very form.
+func (s *Server) perform(v *visit, o *order, row ledger.Act, first bool) error {
+	did, err := o.do(ledger.Once{Key: row.Key(), Request: row.Request})
+	// It is done, or not: whoever sent the form may have gone meanwhile, and the trail is to say so all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.ctx()), endTime)
+	defer cancel()
 	outcome := "done"
 	if err != nil {
 		status, body := s.explain(v.call, err)
@@ -285,14 +330,49 @@ func (s *Server) perform(v *visit, o *order, row ledger.Act) error {
 			return &fault{status, "api_error", string(ledger.CodeUnavailable), "", "Nobody knows whether this was done (" + row.ID +
 				" in the audit trail). Reload this page: it is done once, however often it is sent."}
 		}
-		outcome, did = "refused", deed{said: body.Message}
+		if outcome, did, err = s.refusedNow(ctx, o, &row, first, did, body.Message, err); err != nil {
+			return err
+		}
 	} else if did.failed {
 		outcome = "refused"
 	}
-	if _, err = s.Ledger.EndAct(v.ctx(), row.ID, outcome, did.said, did.result); err == nil {
+	if _, err = s.Ledger.EndAct(ctx, row.ID, outcome, did.said, did.result); err == nil {
 		s.Log.Info("console: act", "act", row.ID, "action", row.Action, "operator", row.Operator, "key", row.KeyID, "object", row.Object, "outcome", outcome)
 	}
 	return err
+}
+
+// refusedNow is the outcome of an act that is refused now. The first time that its form is sent that is a refusal. When it
+// is sent again the first one may have done it, and the refusal be of a second one: the customer was frozen since, the
+// day is over. Its key tells, once none that was sent before can still be at work; where nothing tells, nobody knows.
+func (s *Server) refusedNow(ctx context.Context, o *order, row *ledger.Act, first bool, did deed, why string, refusal error) (string, deed, error) {
+	if did.made {
+		return "refused", deed{said: why, result: did.result}, nil
+	}
+	if first {
+		return "refused", deed{said: why}, nil
+	}
+	if o.removes && ledger.IsCode(refusal, ledger.CodeNotFound) {
+		return "done", did, nil
+	}
+	if o.keyed {
+		made, used, err := s.Ledger.MadeBy(ctx, row)
+		if err != nil {
+			return "", deed{}, err
+		}
+		if used {
+			return "done", deed{said: "It was done when its form was sent before.", result: made}, nil
+		}
+		if s.Ledger.Now().Sub(row.At) > actTime {
+			return "refused", deed{said: why}, nil
+		}
+	}
+	look := "at what it was to be done to"
+	if row.Object != "" {
+		look = "at " + row.Object
+	}
+	return "", deed{}, &fault{http.StatusConflict, "conflict", string(ledger.CodeState), "", "Nobody knows whether this was done (" + row.ID +
+		" in the audit trail): its form was sent before, and it may have been done then. Look " + look + ". Sent again now, it is refused: " + why}
 }
 
 func actPath(id string) string { return "/console/audit/" + id }

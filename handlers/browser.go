@@ -143,7 +143,8 @@ func (v *visit) goTo(path string) error {
 func (s *Server) errorPage(v *visit, err error) {
 	status, body := s.explain(v.call, err)
 	if status >= 500 {
-		s.complain("page failed", "request", v.id, "method", v.r.Method, "path", v.r.URL.Path, "status", status, "error", err)
+		// The route, for an address may be a link that signs its reader in.
+		s.complain("page failed", "request", v.id, "route", v.r.Pattern, "status", status, "error", err)
 	}
 	if v.done {
 		return

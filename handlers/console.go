@@ -22,7 +22,7 @@ import (
 func (s *Server) ConsoleRoutes() map[string]http.Handler {
 	all := map[string]http.Handler{
 		"GET /console/login":   s.web("console", s.showLogin),
-		"POST /console/login":  s.web("console", s.postLogin),
+		"POST /console/login":  s.slowed(s.web("console", s.postLogin)),
 		"POST /console/logout": s.web("console", s.postLogout),
 
 		"GET /console":         s.console(s.showOverview),
@@ -39,6 +39,8 @@ func (s *Server) ConsoleRoutes() map[string]http.Handler {
 
 		"GET /console/audit":      s.console(s.showAudit),
 		"GET /console/audit/{id}": s.console(s.showAct),
+
+		"GET /console/{rest...}": s.console(s.noPage),
 	}
 	maps.Copy(all, s.backOffice())
 	maps.Copy(all, s.orders())
@@ -63,7 +65,8 @@ func (s *Server) consoleReport(handle func(*visit) error) http.Handler {
 func (s *Server) signedIn(handle func(*visit) error) func(*visit) error {
 	return func(v *visit) error {
 		fetched := v.r.Header.Get("HX-Request") != "" // by a page, not by a person
-		cookie, err := v.r.Cookie(sessionCookie)
+		name, _ := s.consoleCookie()
+		cookie, err := v.r.Cookie(name)
 		found := false
 		if err == nil {
 			if v.operator, found, err = s.Ledger.OperatorOf(v.ctx(), cookie.Value, !fetched); err != nil {
@@ -85,10 +88,17 @@ func (s *Server) signedIn(handle func(*visit) error) func(*visit) error {
 }
 
 const (
-	sessionCookie = "lockstep_console"
-	consolePath   = "/console"
-	maxOperator   = 80 // bytes of a person's name
+	consolePath = "/console"
+	maxOperator = 80 // bytes of a person's name
 )
+
+// consoleCookie is the cookie's name and path, with the prefix that portalCookie says why.
+func (s *Server) consoleCookie() (name, path string) {
+	if s.secure() {
+		return "__Host-lockstep_console", "/"
+	}
+	return "lockstep_console", consolePath
+}
 
 // comeBack is the page of the console that somebody was sent to the door from. It is one of ours, or the first one.
 func comeBack(next string) string {
@@ -131,40 +141,56 @@ func (s *Server) postLogin(v *visit) error {
 	if f.NameError != "" || f.KeyErr != "" {
 		return refused(http.StatusBadRequest)
 	}
-	address := addressOf(v.r)
-	if !s.tries.take(address, time.Now()) {
-		v.w.Header().Set("Retry-After", "60")
-		f.Said = "Too many tries from your address. Wait a minute, then try again."
-		return refused(http.StatusTooManyRequests)
-	}
 	secret, found, err := s.Ledger.SignIn(v.ctx(), key, f.Name)
 	if err != nil {
 		return err
 	}
 	if !found {
+		address := addressOf(v.r)
 		s.Log.Warn("console: sign-in refused", "request", v.id, "address", address)
+		if s.tries.fail(address, time.Now()) {
+			v.w.Header().Set("Retry-After", "60")
+			f.Said = "Too many wrong keys from your address. Wait a minute, then try again."
+			return refused(http.StatusTooManyRequests)
+		}
 		f.KeyErr = "This key is not known, was revoked, or lacks the scope admin."
 		return refused(http.StatusForbidden)
 	}
-	s.tries.giveBack(address)
-	s.setCookie(v, sessionCookie, consolePath, secret, ledger.SessionLife)
+	name, path := s.consoleCookie()
+	s.setCookie(v, name, path, secret, ledger.SessionLife)
 	return v.goTo(f.Next)
+}
+
+// slowed has those wait a moment whose address has had too many wrong keys this minute. They wait before they take a slot in
+// a room. No right key is refused: behind one proxy all have one address, and nobody guesses 256 random bits.
+func (s *Server) slowed(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.tries.over(addressOf(r), time.Now()) {
+			select {
+			case <-time.After(slowTry):
+			case <-r.Context().Done():
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // postLogout ends the session, if there is one.
 func (s *Server) postLogout(v *visit) error {
-	cookie, err := v.r.Cookie(sessionCookie)
+	name, path := s.consoleCookie()
+	cookie, err := v.r.Cookie(name)
 	if errors.Is(err, http.ErrNoCookie) {
 		return v.goTo(consolePath + "/login")
 	}
 	if err := s.Ledger.SignOut(v.ctx(), cookie.Value); err != nil {
 		return err
 	}
-	s.setCookie(v, sessionCookie, consolePath, "", 0)
+	s.setCookie(v, name, path, "", 0)
 	return v.goTo(consolePath + "/login")
 }
 
-// tries counts who tried to sign in this minute, in this process, so that keys can't be guessed.
+// tries counts the wrong keys of this minute by the address that they came from, in this process: a flood of them is not to
+// keep the database busy.
 type tries struct {
 	mu     sync.Mutex
 	minute int64
@@ -173,31 +199,38 @@ type tries struct {
 
 const (
 	triesPerMinute = 10
-	maxAddresses   = 10_000 // that are counted; past it nobody new may try until the minute is over
+	maxAddresses   = 10_000                 // that are counted; past it a new one counts as one that had too many
+	slowTry        = 500 * time.Millisecond // that one waits who had too many
 )
 
-// take counts a try of an address, and says whether it may be made.
-func (t *tries) take(address string, now time.Time) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// of is how many an address had; t is locked.
+func (t *tries) of(address string, now time.Time) int {
 	if minute := now.Unix() / 60; minute != t.minute || t.counts == nil {
 		t.minute, t.counts = minute, make(map[string]int)
 	}
 	n, known := t.counts[address]
-	if n >= triesPerMinute || !known && len(t.counts) >= maxAddresses {
-		return false
+	if !known && len(t.counts) >= maxAddresses {
+		return triesPerMinute
 	}
-	t.counts[address] = n + 1
-	return true
+	return n
 }
 
-// giveBack takes back the count of a try that succeeded.
-func (t *tries) giveBack(address string) {
+// over says whether an address has had all its tries.
+func (t *tries) over(address string, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.counts[address] > 0 {
-		t.counts[address]--
+	return t.of(address, now) >= triesPerMinute
+}
+
+// fail counts a wrong key of an address, and says whether it had all its tries before.
+func (t *tries) fail(address string, now time.Time) (over bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of(address, now) >= triesPerMinute {
+		return true
 	}
+	t.counts[address]++
+	return false
 }
 
 // addressOf is who a request came from, as the network says: a header anybody can send says nothing. Of IPv6 it is the

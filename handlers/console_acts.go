@@ -13,6 +13,14 @@ import (
 
 // The acts on a customer's credit. Each goes through the very function of the ledger that the API's call goes through.
 
+// What the books say an act was for, which the customer reads. Why an operator did it is for the audit trail alone.
+const (
+	consoleGrant      = "console_grant"
+	consoleAdjustment = "console_adjustment"
+	consoleVoid       = "console_void"
+	consoleReversal   = "console_reversal"
+)
+
 // orders are the acts' routes: one line an act.
 func (s *Server) orders() map[string]http.Handler {
 	all := make(map[string]http.Handler)
@@ -58,7 +66,7 @@ func (o *order) amount() (ledger.Decimal, error) {
 var kindOptions = []option{{"promotional", "Promotional: a gift"}, {"adjustment", "Adjustment: sets something right"}, {"plan", "Plan: part of a subscription"}, {"purchased", "Purchased: paid for elsewhere"}}
 
 func (s *Server) orderGrant(v *visit) (*order, error) {
-	o, w, err := s.walletOrder(v, order{action: "grant", title: "Give credit", verb: "Give it", fields: []*formField{
+	o, w, err := s.walletOrder(v, order{action: "grant", keyed: true, title: "Give credit", verb: "Give it", fields: []*formField{
 		amountField(""),
 		{Name: "kind", Label: "Kind", Kind: "select", Options: kindOptions, Value: "promotional"},
 		{Name: "covers", Label: "What it pays", Kind: "select", Optional: true, Options: []option{{"", "What its kind says: gifts and plans usage alone, the others invoices too"}, {"usage", "Usage alone"}, {"all", "Usage and invoices: Stripe's balance shows it"}}},
@@ -67,8 +75,8 @@ func (s *Server) orderGrant(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := func(reason string) (in ledger.GrantInput, err error) {
-		in = ledger.GrantInput{Customer: w.Customer, Wallet: w.ID, Kind: o.value("kind"), Covers: o.value("covers"), Priority: ledger.DefaultPriority, Reason: reason}
+	want := func() (in ledger.GrantInput, err error) {
+		in = ledger.GrantInput{Customer: w.Customer, Wallet: w.ID, Kind: o.value("kind"), Covers: o.value("covers"), Priority: ledger.DefaultPriority, Reason: consoleGrant}
 		if in.Amount, err = o.amount(); err != nil {
 			return in, err
 		}
@@ -86,7 +94,7 @@ func (s *Server) orderGrant(v *visit) (*order, error) {
 		return in, nil
 	}
 	o.plan = func() (plan, error) {
-		in, err := want("")
+		in, err := want()
 		if err != nil {
 			return plan{}, err
 		}
@@ -95,8 +103,8 @@ func (s *Server) orderGrant(v *visit) (*order, error) {
 			return err
 		})
 	}
-	o.do = func(once ledger.Once, reason string) (deed, error) {
-		in, err := want(reason)
+	o.do = func(once ledger.Once) (deed, error) {
+		in, err := want()
 		if err != nil {
 			return deed{}, err
 		}
@@ -115,10 +123,10 @@ func (s *Server) orderVoid(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &order{action: "void_grant", title: "Void a grant", verb: "Void it", danger: true, customer: w.Customer, object: g.ID, back: "/console/grants/" + g.ID}
+	o := &order{action: "void_grant", keyed: true, title: "Void a grant", verb: "Void it", danger: true, customer: w.Customer, object: g.ID, back: "/console/grants/" + g.ID}
 	o.plan = func() (plan, error) {
 		p, err := s.rehearse(v, refOf(&w), func(ctx context.Context) error {
-			_, _, err := s.Ledger.VoidGrant(ctx, g.ID, "", ledger.Once{})
+			_, _, err := s.Ledger.VoidGrant(ctx, g.ID, consoleVoid, ledger.Once{})
 			return err
 		})
 		if g.Held > 0 {
@@ -129,23 +137,23 @@ func (s *Server) orderVoid(v *visit) (*order, error) {
 		}
 		return p, err
 	}
-	o.do = func(once ledger.Once, reason string) (deed, error) {
-		_, _, err := s.Ledger.VoidGrant(v.ctx(), g.ID, reason, once)
+	o.do = func(once ledger.Once) (deed, error) {
+		_, _, err := s.Ledger.VoidGrant(v.ctx(), g.ID, consoleVoid, once)
 		return deed{said: "What was left of the grant is void."}, err
 	}
 	return o, nil
 }
 
 func (s *Server) orderAdjust(v *visit) (*order, error) {
-	o, w, err := s.walletOrder(v, order{action: "adjust", title: "Adjust", verb: "Adjust", danger: true, fields: []*formField{
+	o, w, err := s.walletOrder(v, order{action: "adjust", keyed: true, title: "Adjust", verb: "Adjust", danger: true, fields: []*formField{
 		{Name: "way", Label: "What to do", Kind: "select", Options: []option{{"give", "Give credit"}, {"take", "Take credit away"}}, Value: "give"},
 		amountField(""),
 	}})
 	if err != nil {
 		return nil, err
 	}
-	give := func(ctx context.Context, once ledger.Once, reason string) (g ledger.Grant, err error) {
-		in := ledger.GrantInput{Customer: w.Customer, Wallet: w.ID, Kind: "adjustment", Priority: ledger.DefaultPriority, Reason: reason}
+	give := func(ctx context.Context, once ledger.Once) (g ledger.Grant, err error) {
+		in := ledger.GrantInput{Customer: w.Customer, Wallet: w.ID, Kind: "adjustment", Priority: ledger.DefaultPriority, Reason: consoleAdjustment}
 		if in.Amount, err = o.amount(); err == nil {
 			g, _, err = s.Ledger.Grant(ctx, in, once)
 		}
@@ -153,22 +161,25 @@ func (s *Server) orderAdjust(v *visit) (*order, error) {
 	}
 	o.plan = func() (plan, error) {
 		if o.value("way") != "take" {
-			p, err := s.rehearse(v, refOf(w), func(ctx context.Context) error { _, err := give(ctx, ledger.Once{}, ""); return err })
+			p, err := s.rehearse(v, refOf(w), func(ctx context.Context) error { _, err := give(ctx, ledger.Once{}); return err })
 			return p, err
 		}
 		return s.planTaking(v, w, o)
 	}
-	o.do = func(once ledger.Once, reason string) (deed, error) {
+	o.do = func(once ledger.Once) (deed, error) {
 		if o.value("way") != "take" {
-			g, err := give(v.ctx(), once, reason)
+			g, err := give(v.ctx(), once)
 			return deed{said: v.locale.Amount(g.Amount, w.Scale, w.Asset) + " given.", result: g.ID}, err
 		}
 		n, err := o.amount()
 		if err != nil {
 			return deed{}, err
 		}
-		d, _, err := s.Ledger.Debit(v.ctx(), ledger.DebitInput{Customer: w.Customer, Asset: w.Asset, Amount: n, Reason: reason, Once: once})
-		return deed{said: v.locale.Amount(d.Amount, d.Scale, w.Asset) + " taken away.", result: d.ID}, err
+		if _, err := s.foreseeTaking(v, w, n); err != nil { // another wallet may pay now than when it was shown
+			return deed{}, err
+		}
+		d, _, err := s.Ledger.Debit(v.ctx(), ledger.DebitInput{Customer: w.Customer, Asset: w.Asset, Amount: n, Reason: consoleAdjustment, Once: once})
+		return deed{said: v.locale.Amount(d.Amount, d.Scale, w.Asset) + takenFrom(w.ID, d.Wallet), result: d.ID}, err
 	}
 	return o, nil
 }
@@ -180,12 +191,9 @@ func (s *Server) planTaking(v *visit, w *ledger.Wallet, o *order) (plan, error) 
 	if err != nil {
 		return plan{}, err
 	}
-	pays, seen, err := s.Ledger.ForeseeDebit(v.ctx(), w.Customer, w.Asset, n)
+	seen, err := s.foreseeTaking(v, w, n)
 	if err != nil {
 		return plan{}, err
-	}
-	if pays.ID != w.ID {
-		return plan{}, invalid("amount", "usage of "+w.Asset+" is paid from the customer's wallet "+pays.ID+" first: take it away there, or void a grant here")
 	}
 	p, err := s.planOf(v, seen)
 	for _, after := range seen.After.Wallets {
@@ -196,6 +204,23 @@ func (s *Server) planTaking(v *visit, w *ledger.Wallet, o *order) (plan, error) 
 	p.say("It is booked as a debit: in the books it counts as spent, and what was paid for it as earned. Credit that is to count as taken back is voided grant by grant.")
 	p.say("No money goes back to the customer. A refund is made in Stripe, and takes its credit back by itself: adjust nothing for one.")
 	return p, err
+}
+
+// foreseeTaking refuses to take credit away where another wallet would pay.
+func (s *Server) foreseeTaking(v *visit, w *ledger.Wallet, n ledger.Decimal) (ledger.Rehearsal, error) {
+	pays, seen, err := s.Ledger.ForeseeDebit(v.ctx(), w.Customer, w.Asset, n)
+	if err == nil && pays.ID != w.ID {
+		err = invalid("amount", "usage of "+w.Asset+" is paid from the customer's wallet "+pays.ID+" first: take it away there, or void a grant here")
+	}
+	return seen, err
+}
+
+// takenFrom says that credit was taken away, and from which wallet where, in the last moment, it came to be another.
+func takenFrom(asked, paid string) string {
+	if paid == asked {
+		return " taken away."
+	}
+	return " taken away, from the customer's wallet " + paid + ": it came to be the one that pays while this was done."
 }
 
 func (s *Server) orderReverse(v *visit) (*order, error) {
@@ -211,7 +236,7 @@ func (s *Server) orderReverse(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &order{action: "reverse", title: "Reverse a debit", verb: "Give it back", customer: d.Customer, object: d.ID, back: "/console/debits/" + d.ID,
+	o := &order{action: "reverse", keyed: true, title: "Reverse a debit", verb: "Give it back", customer: d.Customer, object: d.ID, back: "/console/debits/" + d.ID,
 		fields: []*formField{{Name: "amount", Label: "Amount", Optional: true, Decimal: true,
 			Help: "Empty: all that is left of it, which is " + v.locale.Amount(left, d.Scale, w.Asset) + " now."}}}
 	part := func() (*ledger.Decimal, error) {
@@ -227,16 +252,16 @@ func (s *Server) orderReverse(v *visit) (*order, error) {
 			return plan{}, err
 		}
 		return s.rehearse(v, refOf(&w), func(ctx context.Context) error {
-			_, _, err := s.Ledger.Reverse(ctx, d.ID, n, "", ledger.Once{})
+			_, _, err := s.Ledger.Reverse(ctx, d.ID, n, consoleReversal, ledger.Once{})
 			return err
 		})
 	}
-	o.do = func(once ledger.Once, reason string) (deed, error) {
+	o.do = func(once ledger.Once) (deed, error) {
 		n, err := part()
 		if err != nil {
 			return deed{}, err
 		}
-		r, _, err := s.Ledger.Reverse(v.ctx(), d.ID, n, reason, once)
+		r, _, err := s.Ledger.Reverse(v.ctx(), d.ID, n, consoleReversal, once)
 		return deed{said: v.locale.Amount(r.Amount, r.Scale, w.Asset) + " given back.", result: r.ID}, err
 	}
 	return o, nil
@@ -267,7 +292,7 @@ func (s *Server) orderStatus(v *visit, o order, status, says, said string) (*ord
 		p.Says = append([]string{says}, p.Says...)
 		return p, err
 	}
-	o.do = func(ledger.Once, string) (deed, error) {
+	o.do = func(ledger.Once) (deed, error) {
 		_, err := s.Ledger.ChangeCustomer(v.ctx(), cust.Ref, change)
 		return deed{said: said}, err
 	}
@@ -294,7 +319,7 @@ func (s *Server) orderRule(v *visit, with order, change func(context.Context, st
 		p.Says = append([]string{says}, p.Says...)
 		return p, err
 	}
-	o.do = func(ledger.Once, string) (deed, error) {
+	o.do = func(ledger.Once) (deed, error) {
 		_, err := change(v.ctx(), w.ID)
 		return deed{said: said}, err
 	}
@@ -302,7 +327,7 @@ func (s *Server) orderRule(v *visit, with order, change func(context.Context, st
 }
 
 func (s *Server) orderCharge(v *visit) (*order, error) {
-	o, w, err := s.walletOrder(v, order{action: "charge", title: "Charge now", verb: "Charge the card", danger: true, fields: []*formField{amountField("What to buy. The customer's saved card is charged its price.")}})
+	o, w, err := s.walletOrder(v, order{action: "charge", keyed: true, title: "Charge now", verb: "Charge the card", danger: true, fields: []*formField{amountField("What to buy. The customer's saved card is charged its price.")}})
 	if err != nil {
 		return nil, err
 	}
@@ -326,17 +351,19 @@ func (s *Server) orderCharge(v *visit) (*order, error) {
 		err = s.planCard(v, w, &p)
 		return p, err
 	}
-	o.do = func(once ledger.Once, _ string) (deed, error) {
+	o.do = func(once ledger.Once) (deed, error) {
 		in, err := want()
 		if err != nil {
 			return deed{}, err
 		}
 		top, _, err := s.Ledger.CreateTopup(v.ctx(), in, once)
-		if err == nil && top.InFlight() {
-			top, err = s.Charge(v.ctx(), top.ID)
-		}
 		if err != nil {
 			return deed{}, err
+		}
+		if made := top.ID; top.InFlight() {
+			if top, err = s.Charge(v.ctx(), made); err != nil {
+				return deed{result: made, made: true}, err
+			}
 		}
 		did := deed{result: top.ID, said: "Top-up of " + v.locale.Money(top.Charge, top.Currency) + ": " + strings.ReplaceAll(top.Status, "_", " ") + "."}
 		if top.Status == "failed" || top.Status == "canceled" {
@@ -394,7 +421,7 @@ func (s *Server) orderRepair(v *visit) (*order, error) {
 		}
 		return p, nil
 	}
-	o.do = func(ledger.Once, string) (deed, error) {
+	o.do = func(ledger.Once) (deed, error) {
 		r, err := s.ReconcileOne(v.ctx(), cust.ID, true, DefaultGrace)
 		repaired := 0
 		for _, f := range r.Findings {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -185,6 +187,20 @@ func (s *Server) downloadRevenue(v *visit) error {
 	return v.sendRevenueCSV(rows)
 }
 
+// exportNumbers are the columns of an export that are numbers, which may begin with a minus.
+var exportNumbers = strings.Fields(`seq amount held balance_after held_after pending_after used_after request`)
+
+// forSpreadsheet keeps a spreadsheet from taking a cell of an export for a formula: people who open this file by a click
+// open it in one. The command's is for programs, and is what the books say to the byte.
+func forSpreadsheet(record []string) []string {
+	for i, column := range ExportColumns {
+		if !slices.Contains(exportNumbers, column) {
+			record[i] = noFormula(record[i])
+		}
+	}
+	return record
+}
+
 // downloadEntries sends the entries of some months as they are read. One that fails on the way is cut off, so that nobody
 // takes half of it for whole.
 func (s *Server) downloadEntries(v *visit) error {
@@ -214,7 +230,7 @@ func (s *Server) downloadEntries(v *visit) error {
 				return err
 			}
 		}
-		return w.Write(ExportRecord(e))
+		return w.Write(forSpreadsheet(ExportRecord(e)))
 	})
 	if err == nil && !begun {
 		err = begin()

@@ -261,7 +261,7 @@ func (s *Server) rateOrder(v *visit) (*order, error) {
 	}
 	o := &order{action: "change_rate", title: "Set a price", verb: "Set the price", back: "/console/rates", fields: rateFields(&f)}
 	o.plan = func() (plan, error) { return s.ratePlan(v, o) }
-	o.do = func(ledger.Once, string) (d deed, err error) {
+	o.do = func(ledger.Once) (d deed, err error) {
 		in, err := rateSaid(o)
 		if err != nil {
 			return d, err
@@ -379,7 +379,7 @@ func (s *Server) assetOrder(v *visit) (*order, error) {
 	}
 	o := &order{action: "change_asset", title: "Set an asset", verb: "Set the asset", back: "/console/assets", fields: fields}
 	o.plan = func() (plan, error) { return s.assetPlan(v, o) }
-	o.do = func(ledger.Once, string) (d deed, err error) {
+	o.do = func(ledger.Once) (d deed, err error) {
 		in, err := assetSaid(o)
 		if err == nil {
 			_, err = s.Ledger.PutAsset(v.ctx(), in)

@@ -226,7 +226,7 @@ func (s *Server) replayOrder(v *visit) (*order, error) {
 			p.move("Status", inboxStatus[e.Status], inboxStatus["pending"])
 			return p, nil
 		},
-		do: func(ledger.Once, string) (d deed, err error) {
+		do: func(ledger.Once) (d deed, err error) {
 			_, err = s.Ledger.Replay(v.ctx(), []string{e.ID})
 			s.wakeInbox(err)
 			d.said = "The event waits to be worked off. Its page shows what comes of it."
@@ -255,7 +255,7 @@ func (s *Server) replayFailedOrder(v *visit) (*order, error) {
 			p.say(n + " worked off again, one after the other. What they did before is not done twice.")
 			return p, nil
 		},
-		do: func(ledger.Once, string) (d deed, err error) {
+		do: func(ledger.Once) (d deed, err error) {
 			n, err := s.Ledger.Replay(v.ctx(), nil)
 			s.wakeInbox(err)
 			d.said = strconv.FormatInt(n, 10) + " events wait to be worked off."

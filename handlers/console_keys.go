@@ -69,7 +69,7 @@ func (s *Server) newKeyOrder(v *visit) (*order, error) {
 	}
 	var made ledger.APIKey
 	secret := ""
-	o := &order{action: "create_key", title: "Make an API key", verb: "Make the key", back: "/console/keys",
+	o := &order{action: "create_key", keyed: true, title: "Make an API key", verb: "Make the key", back: "/console/keys",
 		fields: []*formField{{Name: "name", Label: "Name", Help: "What it is for, so that you know it when you want to revoke it."}, scopes}}
 	o.plan = func() (p plan, err error) {
 		chosen := strings.Split(o.value("scopes"), ",")
@@ -82,7 +82,7 @@ func (s *Server) newKeyOrder(v *visit) (*order, error) {
 		p.say("It is shown once, right after: only its hash is kept.")
 		return p, nil
 	}
-	o.do = func(once ledger.Once, _ string) (d deed, err error) {
+	o.do = func(once ledger.Once) (d deed, err error) {
 		once.Bucket = ledger.BucketOfKey(once.Key)
 		made, secret, _, err = s.Ledger.MakeKey(v.ctx(), o.value("name"), strings.Split(o.value("scopes"), ","), once)
 		return deed{said: "The key …" + made.Hint + " was made. It was shown to whoever made it, and to nobody since.", result: made.ID}, err
@@ -126,7 +126,7 @@ func (s *Server) revokeKeyOrder(v *visit) (*order, error) {
 			p.move("Key …"+k.Hint, "works", "revoked")
 			return p, err
 		},
-		do: func(ledger.Once, string) (deed, error) {
+		do: func(ledger.Once) (deed, error) {
 			return deed{said: "The key …" + k.Hint + " is revoked."}, s.Ledger.RevokeKey(v.ctx(), k.ID)
 		}}, nil
 }

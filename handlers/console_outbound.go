@@ -198,7 +198,7 @@ type secretShown struct{ Title, What, Secret, Note, Back, BackName string }
 
 func (s *Server) newEndpointOrder(v *visit) (*order, error) {
 	var made ledger.Endpoint
-	o := &order{action: "create_endpoint", title: "Add a webhook endpoint", verb: "Add the endpoint", back: "/console/webhooks", fields: endpointFields(&ledger.Endpoint{EventList: "*"})}
+	o := &order{action: "create_endpoint", keyed: true, title: "Add a webhook endpoint", verb: "Add the endpoint", back: "/console/webhooks", fields: endpointFields(&ledger.Endpoint{EventList: "*"})}
 	o.plan = func() (p plan, err error) {
 		if _, err = s.endpointSaid(o); err != nil {
 			return p, err
@@ -207,7 +207,7 @@ func (s *Server) newEndpointOrder(v *visit) (*order, error) {
 		p.say("Its signing secret is shown once, right after.")
 		return p, nil
 	}
-	o.do = func(once ledger.Once, _ string) (d deed, err error) {
+	o.do = func(once ledger.Once) (d deed, err error) {
 		in, err := s.endpointSaid(o)
 		if err != nil {
 			return d, err
@@ -255,7 +255,7 @@ func (s *Server) editEndpointOrder(v *visit) (*order, error) {
 		}
 		return p, nil
 	}
-	o.do = func(ledger.Once, string) (d deed, err error) {
+	o.do = func(ledger.Once) (d deed, err error) {
 		in, err := s.endpointSaid(o)
 		if err == nil {
 			_, err = s.Ledger.ChangeEndpoint(v.ctx(), e.ID, in)
@@ -290,7 +290,7 @@ func (s *Server) statusOrder(v *visit, action, title, verb, status, says, said s
 			p.move(e.URL, e.Status, status)
 			return p, nil
 		},
-		do: func(ledger.Once, string) (deed, error) {
+		do: func(ledger.Once) (deed, error) {
 			_, err := s.Ledger.ChangeEndpoint(v.ctx(), e.ID, ledger.EndpointInput{Status: &status})
 			return deed{said: said}, err
 		}}, nil
@@ -304,7 +304,7 @@ func (s *Server) deleteEndpointOrder(v *visit) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &order{action: "delete_endpoint", title: "Delete a webhook endpoint", verb: "Delete the endpoint", danger: true, object: e.ID, back: "/console/webhooks",
+	return &order{action: "delete_endpoint", removes: true, title: "Delete a webhook endpoint", verb: "Delete the endpoint", danger: true, object: e.ID, back: "/console/webhooks",
 		plan: func() (p plan, err error) {
 			if e, err = s.Ledger.EndpointByID(v.ctx(), e.ID); err != nil {
 				return p, err
@@ -312,7 +312,7 @@ func (s *Server) deleteEndpointOrder(v *visit) (*order, error) {
 			p.say("The endpoint " + e.URL + " is deleted, with its secret and all that is on its way to it. Its delivery log is kept for thirty days, but has no page any more.")
 			return p, nil
 		},
-		do: func(ledger.Once, string) (deed, error) {
+		do: func(ledger.Once) (deed, error) {
 			err := s.Ledger.DeleteEndpoint(v.ctx(), e.ID)
 			return deed{said: "The endpoint was deleted."}, err
 		}}, nil
@@ -324,7 +324,7 @@ func (s *Server) rotateOrder(v *visit) (*order, error) {
 		return nil, err
 	}
 	var made ledger.Endpoint
-	return &order{action: "rotate_secret", title: "Rotate a signing secret", verb: "Make another secret", object: e.ID, back: "/console/webhooks/" + e.ID,
+	return &order{action: "rotate_secret", keyed: true, title: "Rotate a signing secret", verb: "Make another secret", object: e.ID, back: "/console/webhooks/" + e.ID,
 		plan: func() (p plan, err error) {
 			p.say("The endpoint " + e.URL + " gets another signing secret, which is shown once, right after.")
 			p.say("For a day what is sent is signed with both, so that the receiver can be changed in peace.")
@@ -333,7 +333,7 @@ func (s *Server) rotateOrder(v *visit) (*order, error) {
 			}
 			return p, nil
 		},
-		do: func(once ledger.Once, _ string) (d deed, err error) {
+		do: func(once ledger.Once) (d deed, err error) {
 			once.Bucket = ledger.BucketOfKey(once.Key)
 			made, err = s.Ledger.RotateSecret(v.ctx(), e.ID, once)
 			return deed{said: "The endpoint has another signing secret. The one before signs beside it for a day."}, err
@@ -357,7 +357,7 @@ func (s *Server) resendOrder(v *visit) (*order, error) {
 			to.Options = append(to.Options, option{one.ID, one.URL})
 		}
 	}
-	o := &order{action: "resend_event", title: "Send an event again", verb: "Send it again", customer: e.Customer, object: e.ID, back: "/console/events/" + e.ID, fields: []*formField{to}}
+	o := &order{action: "resend_event", keyed: true, title: "Send an event again", verb: "Send it again", customer: e.Customer, object: e.ID, back: "/console/events/" + e.ID, fields: []*formField{to}}
 	o.plan = func() (p plan, err error) {
 		where := "to every enabled endpoint that takes such events"
 		if id := o.value("endpoint"); id != "" {
@@ -369,7 +369,7 @@ func (s *Server) resendOrder(v *visit) (*order, error) {
 		p.say(fmt.Sprintf("The event %s (%s) is sent %s, under the same id and with the same content: a receiver that has it already can tell.", e.ID, e.Type, where))
 		return p, nil
 	}
-	o.do = func(once ledger.Once, _ string) (deed, error) {
+	o.do = func(once ledger.Once) (deed, error) {
 		err := s.Ledger.Resend(v.ctx(), e, o.value("endpoint"), once)
 		return deed{said: "The event is on its way again. Its page shows what comes of it."}, err
 	}

@@ -156,7 +156,7 @@ func (s *Server) cancelTopupOrder(v *visit) (*order, error) {
 			p.move("Status", topupStatus[top.Status], topupStatus["canceled"])
 			return p, nil
 		},
-		do: func(ledger.Once, string) (d deed, err error) {
+		do: func(ledger.Once) (d deed, err error) {
 			now, err := s.endTopup(v.call, top.ID)
 			if err != nil {
 				return d, err

@@ -77,7 +77,7 @@ func (s *Server) verifyOrder(v *visit) (*order, error) {
 			p.say("It costs the database some work: seconds for a million entries.")
 			return p, nil
 		},
-		do: func(once ledger.Once, _ string) (d deed, err error) {
+		do: func(once ledger.Once) (d deed, err error) {
 			d.said = "The books are being checked. The page of the books shows how far it is."
 			return d, s.beginVerify(v, once.Key)
 		}}, nil

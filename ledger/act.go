@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/lib/pq"
 )
 
 // Act is something that an operator did in the console: the audit trail's row.
@@ -104,6 +106,23 @@ func (l *Ledger) EndAct(ctx context.Context, id, outcome, said, result string) (
 	}
 	ended, _, err = l.Act(ctx, id)
 	return ended, err
+}
+
+// MadeBy finds what an act made, or was done to, under its key. used is false where nothing used the key: that is certain
+// when nobody is at work under it any more.
+func (l *Ledger) MadeBy(ctx context.Context, a *Act) (made string, used bool, err error) {
+	buckets := pq.Int64Array{int64(BucketOfKey(a.Key()))} // of what is no customer's
+	if a.Customer != "" {
+		ref, err := l.Resolve(ctx, a.Customer)
+		if err != nil {
+			return "", false, err
+		}
+		buckets = append(buckets, int64(ref.Bucket))
+	}
+	used, err = l.getRow(ctx, &made, `select refers_to from answers where key = $1 and request = $2 and bucket = any ($3)
+		union all select 'deb_' || substr(id, 5) from entries where key = $1 and request = $2 and bucket = any ($3) and type = 'debit' limit 1`,
+		a.Key(), a.Request, buckets)
+	return made, used, err
 }
 
 // Act finds an act.

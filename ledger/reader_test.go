@@ -236,7 +236,7 @@ func TestReaderCost(t *testing.T) {
 	if err != nil || len(c.Points) < 90 {
 		t.Errorf("%d points, %v", len(c.Points), err)
 	}
-	t.Log(fmt.Sprintf("a curve of 90 points in %d entries took %v", entries, time.Since(begun)))
+	t.Logf("a curve of 90 points in %d entries took %v", entries, time.Since(begun))
 	if a, err := r.Activity(ctx, &w, ledger.ActivityFilter{Text: "nothing such"}, 25); err != nil || a.Looked != ledger.ActivityLook || a.Next != entries+1-ledger.ActivityLook {
 		t.Errorf("%+v %v", a, err)
 	}
