@@ -153,5 +153,8 @@ func (w *Wallet) affords(amount int64) error {
 }
 
 func frozen(w *Wallet) error {
+	if w.Barred && w.Status == "active" {
+		return refuse(CodeFrozen, "customer", "customer %s is frozen, or was deleted in Stripe: nothing is spent from wallet %s", w.Customer, w.ID)
+	}
 	return refuse(CodeFrozen, "customer", "wallet %s of customer %s is %s", w.ID, w.Customer, w.Status)
 }
