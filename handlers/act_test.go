@@ -122,7 +122,7 @@ func TestUnknownIsNotRefused(t *testing.T) {
 	o.begun("adjust", form)
 	o.freeze("frozen")
 	page := o.post(at, form, http.StatusConflict).Body.String() // the first one may be at work still
-	has(t, "sent again at once", page, "may have been done then", "Look at wal_1", "it is refused: wallet")
+	has(t, "sent again at once", page, "may have been done then", "Look at wal_1", "it is refused: customer acme is frozen")
 	if a := o.outcome(form); a.Outcome != "" {
 		t.Errorf("sent again at once: %+v", a)
 	}

@@ -35,6 +35,7 @@ func TestCustomerRefusals(t *testing.T) {
 	if _, err := w.sim.Operator().DeleteCustomer(deleted); err != nil {
 		t.Fatal(err)
 	}
+	w.quietEvents() // what tells of all this has come
 	made := len(w.sim.Customers())
 	taken := refusal{409, "conflict", "state_conflict", "id"}
 	var cases []refuse

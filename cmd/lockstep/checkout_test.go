@@ -86,7 +86,7 @@ func TestCheckout(t *testing.T) {
 	for _, r := range w.sim.Requests() {
 		if r.Method == "POST" && r.Path == "/v1/checkout/sessions" {
 			for name, want := range map[string]string{"metadata[lockstep_topup]": top.str("id"), "payment_intent_data[metadata][lockstep_topup]": top.str("id"),
-				"payment_intent_data[setup_future_usage]": "off_session", "success_url": "https://app.example.com", "line_items[0][price_data][unit_amount]": "2000"} {
+				"payment_intent_data[setup_future_usage]": "off_session", "success_url": "https://app.example.com/portal", "line_items[0][price_data][unit_amount]": "2000"} {
 				if got := r.Form.Get(name); got != want {
 					t.Errorf("%s is %q, want %q", name, got, want)
 				}
