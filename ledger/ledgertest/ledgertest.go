@@ -57,7 +57,7 @@ func start() {
 		defer cancel()
 		// Nothing here outlives the tests, so nothing needs to reach the disk.
 		server.pg, server.err = localpg.Start(ctx, localpg.Options{DataDir: server.dir, Fetch: true, Logger: slog.New(slog.DiscardHandler),
-			Settings: map[string]string{"fsync": "off", "full_page_writes": "off", "max_connections": "400", "shared_buffers": "32MB"}})
+			Settings: map[string]string{"fsync": "off", "full_page_writes": "off", "max_connections": "1000", "shared_buffers": "32MB"}})
 		if server.err != nil {
 			return
 		}
