@@ -35,7 +35,7 @@ func (r ruleView) SpentPart() int64 {
 	if r.CapAmount == nil || *r.CapAmount <= 0 {
 		return 0
 	}
-	return int64(min(1000, float64(r.Spent)*1000/float64(*r.CapAmount)))
+	return min(1000, r.Spent*1000/ *r.CapAmount) // a charge has at most twelve digits
 }
 
 // pauseView says why a rule is paused, and what the customer can do.
@@ -66,8 +66,7 @@ func (s *Server) portalHome(p *portalVisit) error {
 			Wallets []walletView
 			More    bool
 			Frozen  bool
-			Nonce   string
-		}{views, more, p.cust.Status == "frozen", nonce()}})
+		}{views, more, p.cust.Status == "frozen"}})
 }
 
 func (s *Server) walletView(p *portalVisit, w *ledger.Wallet) (v walletView, err error) {

@@ -9,7 +9,6 @@ import (
 // A customer follows a link to the portal once, and has a session for it.
 const (
 	portalIdle  = time.Hour       // a session ends when nobody has used it for so long
-	portalMost  = 12 * time.Hour  // and at the latest then
 	portalRenew = 5 * time.Minute // use moves the end on once it would move it by that much: not every page writes
 )
 
@@ -31,8 +30,8 @@ type PortalSession struct {
 // PortalLinkHash is what is kept of a link that was followed.
 func PortalLinkHash(nonce []byte) [32]byte { return sha256.Sum256(nonce) }
 
-// PortalMost is how long a session may last.
-const PortalMost = portalMost
+// PortalMost is how long a session may last, however much it is used.
+const PortalMost = 12 * time.Hour
 
 type portalRow struct {
 	Link      []byte    `db:"link"`
@@ -51,7 +50,7 @@ func (l *Ledger) EnterPortal(ctx context.Context, link PortalLink, secret []byte
 		return false, nil
 	}
 	nonce, hash, bucket := PortalLinkHash(link.Nonce), sha256.Sum256(secret), bucketOf(link.Customer)
-	ends := now.Add(portalMost)
+	ends := now.Add(PortalMost)
 	kept := ends
 	if link.ExpiresAt.After(kept) {
 		kept = link.ExpiresAt
