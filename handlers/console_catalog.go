@@ -24,7 +24,6 @@ type rateRow struct {
 	Price string // in words
 	Link  string
 	State string // of a version: in force, from then on, past
-	Until *time.Time
 }
 
 func (s *Server) rateRow(v *visit, f *ledger.Feature) rateRow {

@@ -35,7 +35,7 @@ func (r ruleView) SpentPart() int64 {
 	if r.CapAmount == nil || *r.CapAmount <= 0 {
 		return 0
 	}
-	return min(1000, r.Spent*1000/ *r.CapAmount) // a charge has at most twelve digits
+	return min(1000, r.Spent*1000 / *r.CapAmount) // a charge has at most twelve digits
 }
 
 // pauseView says why a rule is paused, and what the customer can do.
